@@ -1,0 +1,70 @@
+package vm
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+
+	"minimega/pkg/vnc"
+)
+
+// Engine makes machines of one type. Engines join by one line in
+// internal/daemon; nothing above them knows which there are.
+type Engine interface {
+	Type() Type
+	// Check refuses what cannot work, before anything is made. It must not
+	// change anything, and is called again for every machine of a launch.
+	Check(ctx context.Context, c *Config) error
+	// Launch makes the machine, paused at its first instruction. When it
+	// fails, nothing that it made is left, and the error names the step and
+	// quotes the engine's own words.
+	Launch(ctx context.Context, s *Spec) (Machine, error)
+}
+
+// Spec is all that an engine needs to make one machine. Engines may fill in
+// Config (SnapshotPath of disks), which is the machine's own copy.
+type Spec struct {
+	ID        int
+	Name      string
+	Namespace string
+	Dir       string // instance directory, exists, mode 0700
+	Config    *Config
+	Log       *slog.Logger
+}
+
+// Machine is a made machine: a process that the engine started or adopted.
+// Methods may be called at any time and by any goroutine; once Done is closed
+// they fail with errs.State.
+type Machine interface {
+	Pid() int
+	Start(ctx context.Context) error // run or run on
+	Stop(ctx context.Context) error  // pause
+	// Kill ends the process and returns when it is gone, at the latest
+	// shortly after ctx ends, and then by force.
+	Kill(ctx context.Context) error
+	// Done is closed when the process has ended and been waited for.
+	Done() <-chan struct{}
+	// Err tells, after Done, why the process ended: nil for a shutdown by the
+	// guest or by Kill, else its last words.
+	Err() error
+	// Close lets go of everything this side holds (sockets, listeners) but
+	// leaves a running process alone, so that a later daemon can adopt it.
+	Close() error
+}
+
+// What only some machines can do. Callers ask by type assertion and say
+// ErrUnsupported otherwise.
+type (
+	// QMPer speaks QEMU's control protocol. The reply is QEMU's `{"return":…}`.
+	QMPer interface {
+		QMP(ctx context.Context, request json.RawMessage) (json.RawMessage, error)
+	}
+	// Screenshotter takes pictures: PNG, no side longer than max pixels (0: as is).
+	Screenshotter interface {
+		Screenshot(ctx context.Context, max int) ([]byte, error)
+	}
+	// Displayer has a screen that speaks VNC.
+	Displayer interface {
+		VNC() *vnc.Proxy
+	}
+)
