@@ -7,6 +7,7 @@ package command
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"sync"
 
@@ -50,11 +51,18 @@ type Batch struct {
 	Status string
 }
 
+// ErrNoReply is what a command returns after which its client hears nothing
+// more: the connection closes without an answer, as after `quit`. A command
+// that wraps another passes it on.
+var ErrNoReply = errors.New("the session ends without an answer")
+
 // Runner runs another command on behalf of a call: compiled, in the same
 // session. internal/api provides it.
 type Runner interface {
 	// Run executes c with the given call's session, namespace and flags as
-	// they stand in call, and passes every batch to call.Emit.
+	// they stand in call, and passes every batch to call.Emit. A failure of c
+	// is such a batch too; what Run returns is only that the client has gone,
+	// or ErrNoReply.
 	Run(ctx context.Context, call *Call, c *minicli.Command) error
 	// Compile parses a line with the whole language.
 	Compile(line string) (*minicli.Command, error)
