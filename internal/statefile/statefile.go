@@ -1,0 +1,136 @@
+// Package statefile keeps a file that shows the state of its owner. The owner
+// says that something changed and goes on; one goroutine renders the latest
+// state and replaces the file, so that a burst of changes costs few writes and
+// a reader never sees half a file.
+package statefile
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+)
+
+// File writes what render returns to a path. Methods may be called by any
+// goroutine.
+type File struct {
+	path   string
+	render func() []byte
+	log    *slog.Logger
+
+	poke  chan struct{}
+	flush chan chan error
+	stop  chan struct{}
+	once  sync.Once
+	done  chan error
+	err   error  // valid once closed has been called
+	last  []byte // what the file holds; owned by the goroutine
+}
+
+// New starts the writer. Nothing is written before the first Changed or Flush.
+// render must return the whole content, and may take its owner's lock.
+func New(path string, render func() []byte, log *slog.Logger) *File {
+	f := &File{
+		path: path, render: render, log: log,
+		poke:  make(chan struct{}, 1),
+		flush: make(chan chan error),
+		stop:  make(chan struct{}),
+		done:  make(chan error, 1),
+	}
+	go f.run()
+	return f
+}
+
+// Changed asks for a write soon. It never blocks; after Close it does nothing.
+func (f *File) Changed() {
+	select {
+	case f.poke <- struct{}{}:
+	default: // a write that will see this change is due already
+	}
+}
+
+// Flush writes the present state and returns when it is in the file.
+func (f *File) Flush() error {
+	reply := make(chan error, 1)
+	select {
+	case f.flush <- reply:
+		return <-reply
+	case <-f.stop:
+		return os.ErrClosed
+	}
+}
+
+// Close writes what is due and ends the writer.
+func (f *File) Close() error {
+	f.once.Do(func() {
+		close(f.stop)
+		f.err = <-f.done
+	})
+	return f.err
+}
+
+func (f *File) run() {
+	for {
+		select {
+		case <-f.poke:
+			if err := f.write(); err != nil {
+				f.log.Error("cannot write state file", "path", f.path, "err", err)
+			}
+		case reply := <-f.flush:
+			reply <- f.write()
+		case <-f.stop:
+			f.done <- f.due()
+			return
+		}
+	}
+}
+
+// due does the write that is still due, if any.
+func (f *File) due() error {
+	select {
+	case <-f.poke:
+		return f.write()
+	default:
+		return nil
+	}
+}
+
+func (f *File) write() error {
+	data := f.render()
+	if f.last != nil && bytes.Equal(data, f.last) {
+		return nil
+	}
+	if err := Replace(f.path, data, 0o600); err != nil {
+		f.Changed() // so that Close tries again
+		return err
+	}
+	f.last = data
+	return nil
+}
+
+// Replace puts data in the file at path in one step: readers see the old
+// content or the new, and a failure leaves the old one and nothing else.
+func Replace(path string, data []byte, mode os.FileMode) (err error) {
+	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
+		return fmt.Errorf("cannot replace %s: %w", path, err)
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(tmp.Name()) // the first error is the one to tell
+			err = fmt.Errorf("cannot replace %s: %w", path, err)
+		}
+	}()
+	if _, err = tmp.Write(data); err == nil {
+		err = tmp.Chmod(mode)
+	}
+	if cerr := tmp.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return err
+	}
+	return os.Rename(tmp.Name(), path)
+}

@@ -1,0 +1,409 @@
+// Package vlan owns the names of VLANs: aliases per namespace, the ranges that
+// they are allocated from, and the numbers that allocation must leave alone.
+package vlan
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"minimega/internal/errs"
+	"minimega/internal/statefile"
+)
+
+const (
+	// Default is the namespace whose range is the one of everybody without their own.
+	Default = "minimega"
+	// Disconnected is the number of an interface that is on no VLAN.
+	Disconnected = -1
+	// Max is the first number that is no VLAN.
+	Max = 4096
+
+	separator = "//"
+	maxName   = 255 // bytes of an alias or namespace
+)
+
+// Alias is one name of a namespace.
+type Alias struct {
+	Alias string
+	VLAN  int
+}
+
+// Range is where a namespace allocates from: [Min, Max). Next is the number
+// that comes next, or Max when there is none. Own is false for a namespace
+// that uses the default range.
+type Range struct {
+	Min, Max, Next int
+	Own            bool
+}
+
+type key struct{ ns, alias string }
+
+func (k key) String() string { return k.ns + separator + k.alias }
+
+// Registry knows all aliases of this host. Methods may be called by any goroutine.
+type Registry struct {
+	file *statefile.File // nil: nothing is written
+
+	mu      sync.Mutex // guards the fields below; never held over I/O
+	numbers map[key]int
+	names   map[int]key // the inverse of numbers
+	ranges  map[string]*Range
+	black   map[int]bool
+}
+
+// New returns an empty registry that shows itself in the file at path (""
+// writes none). The default range is 101-4096.
+func New(path string, log *slog.Logger) *Registry {
+	r := &Registry{}
+	r.resetLocked()
+	if path != "" {
+		r.file = statefile.New(path, r.Text, log)
+	}
+	return r
+}
+
+func (r *Registry) resetLocked() {
+	r.numbers = map[key]int{}
+	r.names = map[int]key{}
+	r.ranges = map[string]*Range{Default: {Min: 101, Max: Max, Next: 101}}
+	r.black = map[int]bool{}
+}
+
+// Close writes what is due to the file.
+func (r *Registry) Close() error {
+	if r.file == nil {
+		return nil
+	}
+	return r.file.Close()
+}
+
+// Flush returns when the file shows the present state.
+func (r *Registry) Flush() error {
+	if r.file == nil {
+		return nil
+	}
+	return r.file.Flush()
+}
+
+func (r *Registry) changed() {
+	if r.file != nil {
+		r.file.Changed()
+	}
+}
+
+var (
+	errNumber = errs.New(errs.Invalid, "invalid VLAN (0 <= vlan < 4096)")
+	errEmpty  = errs.New(errs.Invalid, "VLAN must be non-empty string")
+)
+
+// Resolve turns what was typed for a VLAN into its number: an integer from 0
+// to 4095, which allocation leaves alone from then on, or an alias of ns, or
+// "namespace//alias". An alias that is not known is allocated. alias is spec
+// as typed, or "" for an integer.
+func (r *Registry) Resolve(ns, spec string) (vlan int, alias string, err error) {
+	if spec == "" {
+		return 0, "", errEmpty
+	}
+	if n, isNumber, err := number(spec); isNumber {
+		if err != nil {
+			return 0, "", err
+		}
+		return n, "", r.Blacklist(n)
+	}
+	k, err := parseKey(ns, spec)
+	if err != nil {
+		return 0, "", err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if n, ok := r.numbers[k]; ok {
+		return n, spec, nil
+	}
+	n, err := r.allocateLocked(k)
+	if err != nil {
+		return 0, "", err
+	}
+	r.changed()
+	return n, spec, nil
+}
+
+// Lookup is Resolve without any effect: an unknown alias is NotFound.
+func (r *Registry) Lookup(ns, spec string) (int, error) {
+	if n, isNumber, err := number(spec); isNumber {
+		return n, err
+	}
+	k, err := parseKey(ns, spec)
+	if err != nil {
+		return 0, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if n, ok := r.numbers[k]; ok {
+		return n, nil
+	}
+	return 0, errs.New(errs.NotFound, "no VLAN has the alias %s", spec)
+}
+
+// number reads an integer; isNumber is true also for one that is no VLAN.
+func number(spec string) (n int, isNumber bool, err error) {
+	n, err = strconv.Atoi(spec)
+	switch {
+	case err == nil && n >= 0 && n < Max:
+		return n, true, nil
+	case err == nil, errors.Is(err, strconv.ErrRange):
+		return 0, true, errNumber
+	}
+	return 0, false, nil
+}
+
+// parseKey splits "alias" or "namespace//alias". Names must survive the file,
+// one line each, the number behind the last blank.
+func parseKey(ns, spec string) (key, error) {
+	k := key{ns, spec}
+	if before, after, ok := strings.Cut(spec, separator); ok {
+		k = key{before, after}
+	}
+	if k.alias == "" {
+		return key{}, errEmpty
+	}
+	if k.ns == "" || strings.Contains(k.alias, separator) || !clean(k.ns) || !clean(k.alias) {
+		return key{}, errs.New(errs.Invalid, "malformed VLAN alias: %q", spec)
+	}
+	return k, nil
+}
+
+func clean(s string) bool {
+	return len(s) <= maxName && strings.TrimSpace(s) == s &&
+		!strings.ContainsFunc(s, func(c rune) bool { return !strconv.IsPrint(c) })
+}
+
+// allocateLocked gives k the next free number of its namespace's range.
+func (r *Registry) allocateLocked(k key) (int, error) {
+	rg := r.rangeLocked(k.ns)
+	n := r.nextLocked(k.ns, rg)
+	if n == rg.Max {
+		return 0, errs.WithRemedy(errs.New(errs.Resource, "out of VLANs"),
+			fmt.Sprintf("all of %d-%d is in use: `clear vlans` frees, `vlans range` widens", rg.Min, rg.Max))
+	}
+	r.numbers[k], r.names[n] = n, k
+	rg.Next = n + 1
+	return n, nil
+}
+
+// rangeLocked returns the range that ns allocates from.
+func (r *Registry) rangeLocked(ns string) *Range {
+	if rg := r.ranges[ns]; rg != nil {
+		return rg
+	}
+	return r.ranges[Default]
+}
+
+// nextLocked finds the next free number from rg.Next on, once around, or rg.Max.
+func (r *Registry) nextLocked(ns string, rg *Range) int {
+	size := rg.Max - rg.Min
+	for i := range size {
+		n := rg.Min + (rg.Next-rg.Min+i)%size
+		if _, used := r.names[n]; !used && !r.black[n] && !r.foreignLocked(ns, rg, n) {
+			return n
+		}
+	}
+	return rg.Max
+}
+
+// foreignLocked reports whether n belongs to the own range of a namespace,
+// which those that share the default range must not take from.
+func (r *Registry) foreignLocked(ns string, rg *Range, n int) bool {
+	if rg != r.ranges[Default] {
+		return false
+	}
+	for other, o := range r.ranges {
+		if other != ns && other != Default && n >= o.Min && n < o.Max {
+			return true
+		}
+	}
+	return false
+}
+
+// Add gives the number to the alias of ns.
+func (r *Registry) Add(ns, alias string, vlan int) error {
+	if alias == "" {
+		return errEmpty
+	}
+	if _, isNumber, _ := number(alias); isNumber {
+		return errs.New(errs.Invalid, "a number cannot be an alias: %s", alias)
+	}
+	k, err := parseKey(ns, alias)
+	if err != nil {
+		return err
+	}
+	if vlan < 0 || vlan >= Max {
+		return errNumber
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.addLocked(k, vlan); err != nil {
+		return err
+	}
+	r.changed()
+	return nil
+}
+
+func (r *Registry) addLocked(k key, vlan int) error {
+	if _, ok := r.numbers[k]; ok {
+		return errs.New(errs.Exists, "alias already in use")
+	}
+	if _, ok := r.names[vlan]; ok {
+		return errs.New(errs.Exists, "vlan already in use")
+	}
+	r.numbers[k], r.names[vlan] = vlan, k
+	return nil
+}
+
+// Print shows a number the way `vm info` does to a reader in ns: "a (101)",
+// "other//a (101)", "101" or "disconnected".
+func (r *Registry) Print(ns string, vlan int) string {
+	if vlan == Disconnected {
+		return "disconnected"
+	}
+	r.mu.Lock()
+	k, ok := r.names[vlan]
+	r.mu.Unlock()
+	switch {
+	case !ok:
+		return strconv.Itoa(vlan)
+	case k.ns == ns:
+		return fmt.Sprintf("%s (%d)", k.alias, vlan)
+	}
+	return fmt.Sprintf("%s (%d)", k, vlan)
+}
+
+// Qualified returns "namespace//alias" of a number, or the number if it has no name.
+func (r *Registry) Qualified(vlan int) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if k, ok := r.names[vlan]; ok {
+		return k.String()
+	}
+	return strconv.Itoa(vlan)
+}
+
+// List returns the aliases of ns, sorted by name.
+func (r *Registry) List(ns string) []Alias {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var list []Alias
+	for k, n := range r.numbers {
+		if k.ns == ns {
+			list = append(list, Alias{k.alias, n})
+		}
+	}
+	slices.SortFunc(list, func(a, b Alias) int { return cmp.Compare(a.Alias, b.Alias) })
+	return list
+}
+
+// Range tells where ns allocates from.
+func (r *Registry) Range(ns string) Range {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	rg := *r.rangeLocked(ns)
+	rg.Own = r.ranges[ns] != nil
+	rg.Next = r.nextLocked(ns, r.rangeLocked(ns))
+	return rg
+}
+
+// SetRange makes ns allocate from [min, max), or for Default, everybody who has
+// no range of their own.
+func (r *Registry) SetRange(ns string, min, max int) error {
+	if max <= min {
+		return errs.New(errs.Invalid, "expected min > max") // sic: clients know this text
+	}
+	if min < 0 || max > Max {
+		return errNumber
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, other := range slices.Sorted(maps.Keys(r.ranges)) {
+		o := r.ranges[other]
+		if ns != Default && other != ns && other != Default && min < o.Max && o.Min < max {
+			return errs.New(errs.Exists, "range overlaps with another namespace: %s", other)
+		}
+	}
+	r.ranges[ns] = &Range{Min: min, Max: max, Next: min}
+	return nil
+}
+
+// ParseRange reads "min-max" with 0 <= min < max <= 4096.
+func ParseRange(s string) (min, max int, err error) {
+	lo, hi, ok := strings.Cut(s, "-")
+	if ok {
+		min, err = strconv.Atoi(lo)
+	}
+	if ok && err == nil {
+		max, err = strconv.Atoi(hi)
+	}
+	if !ok || err != nil || min < 0 || max > Max || min >= max {
+		return 0, 0, errs.WithRemedy(errs.New(errs.Invalid, "invalid VLAN range: %q", s),
+			"write min-max with 0 <= min < max <= 4096, such as 101-4096")
+	}
+	return min, max, nil
+}
+
+// Blacklist keeps a number from being allocated.
+func (r *Registry) Blacklist(vlan int) error {
+	if vlan < 0 || vlan >= Max {
+		return errNumber
+	}
+	r.mu.Lock()
+	r.black[vlan] = true
+	r.mu.Unlock()
+	return nil
+}
+
+// Blacklisted returns the numbers that are kept from allocation, in order.
+func (r *Registry) Blacklisted() []int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Sorted(maps.Keys(r.black))
+}
+
+// Clear forgets the aliases of ns that start with prefix. The prefix "all"
+// resets everything, of all namespaces: aliases, ranges, blacklist.
+func (r *Registry) Clear(ns, prefix string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if prefix == "all" {
+		def := r.ranges[Default]
+		r.resetLocked()
+		r.ranges[Default] = &Range{Min: def.Min, Max: def.Max, Next: def.Min}
+	} else {
+		r.forgetLocked(func(k key) bool { return k.ns == ns && strings.HasPrefix(k.alias, prefix) })
+	}
+	r.changed()
+}
+
+// DeleteNamespace forgets the aliases and the range of ns. The default range stays.
+func (r *Registry) DeleteNamespace(ns string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.forgetLocked(func(k key) bool { return k.ns == ns })
+	if ns != Default {
+		delete(r.ranges, ns)
+	}
+	r.changed()
+}
+
+func (r *Registry) forgetLocked(which func(key) bool) {
+	for k, n := range r.numbers {
+		if which(k) {
+			delete(r.numbers, k)
+			delete(r.names, n)
+		}
+	}
+}
