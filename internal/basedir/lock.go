@@ -1,0 +1,86 @@
+package basedir
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"minimega/internal/errs"
+)
+
+// alreadyRunning is the text that clients and scripts know.
+const alreadyRunning = "minimega appears to already be running, override with -force"
+
+// answerTime is how long a socket may take to accept before it counts as
+// overloaded, which is alive.
+const answerTime = time.Second
+
+// holdLock takes the directory's lock, which the kernel gives back when the
+// process ends, however it ends. The file stays: removing it would let two
+// daemons lock two files of that name.
+func holdLock(dir string) (*os.File, error) {
+	path := filepath.Join(dir, lockName)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock: %w", err)
+	}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	switch {
+	case errors.Is(err, unix.EWOULDBLOCK):
+		return nil, errors.Join(errHeld(dir), f.Close())
+	case err != nil:
+		return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), f.Close())
+	}
+	return f, nil
+}
+
+// errHeld says who holds the directory. -force does not help against a daemon
+// that lives: both would manage the same machines.
+func errHeld(dir string) error {
+	who := "a minimega that is starting"
+	if pid, err := os.ReadFile(filepath.Join(dir, PidName)); err == nil && len(pid) > 0 && len(pid) < 12 {
+		who = "process " + strings.TrimSpace(string(pid))
+	}
+	return errs.WithRemedy(errs.New(errs.State, alreadyRunning),
+		fmt.Sprintf("%s uses %s; while it runs, -force has no effect: end it with `minimega -base %s -e quit`, or choose another -base", who, dir, dir))
+}
+
+// removeSocket removes the socket at path if nobody answers on it, or with
+// force, and reports whether it did.
+func removeSocket(path string, force bool) (bool, error) {
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("command socket: %w", err)
+	}
+	if info.Mode()&fs.ModeSocket == 0 {
+		return false, errs.WithRemedy(errs.New(errs.State, "%s is in the way of the command socket and is no socket", path),
+			"move it away, or choose another -base")
+	}
+	if !force && answers(path) {
+		return false, errs.New(errs.State, alreadyRunning)
+	}
+	if err := os.Remove(path); err != nil {
+		return false, fmt.Errorf("stale command socket: %w", err)
+	}
+	return true, nil
+}
+
+// answers reports whether something accepts connections on the socket.
+func answers(path string) bool {
+	c, err := net.DialTimeout("unix", path, answerTime)
+	if err != nil {
+		return !errors.Is(err, unix.ECONNREFUSED)
+	}
+	c.Close()
+	return true
+}
