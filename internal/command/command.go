@@ -140,11 +140,12 @@ type Shared struct {
 	flags     minicli.Flags
 	aliases   map[string]string
 	history   []string
+	status    time.Duration
 }
 
 // NewShared starts with the given namespace, default flags, no aliases and an empty history.
 func NewShared(namespace string) *Shared {
-	return &Shared{namespace: namespace, flags: minicli.DefaultFlags(), aliases: map[string]string{}}
+	return &Shared{namespace: namespace, flags: minicli.DefaultFlags(), aliases: map[string]string{}, status: 3 * time.Second}
 }
 
 // NewSession makes a session that starts with what was last set by anyone.
@@ -153,6 +154,12 @@ func (s *Shared) NewSession() *Session {
 	defer s.mu.Unlock()
 	return &Session{Shared: s, namespace: s.namespace, flags: s.flags}
 }
+
+// StatusPeriod is the time between two progress messages of long work; 0 turns them off.
+func (s *Shared) StatusPeriod() time.Duration { s.mu.Lock(); defer s.mu.Unlock(); return s.status }
+
+// SetStatusPeriod changes the time between two progress messages.
+func (s *Shared) SetStatusPeriod(d time.Duration) { s.mu.Lock(); s.status = d; s.mu.Unlock() }
 
 // Aliases returns a copy of the aliases.
 func (s *Shared) Aliases() map[string]string {
