@@ -1,0 +1,39 @@
+package minicli
+
+import (
+	"maps"
+	"slices"
+)
+
+// diskspec is the key of the list whose elements are preprocessed by whoever
+// parses them, since only their path may be.
+const diskspec = "diskspec"
+
+// Preprocess replaces every string argument and every list element by what f
+// makes of it, except the elements of a list with the key diskspec. The first
+// error ends it and leaves the command as it was. A nested command is left
+// alone: it is preprocessed when it is run.
+func (c *Command) Preprocess(f func(string) (string, error)) error {
+	strs := make(map[string]string, len(c.Strings))
+	for _, key := range slices.Sorted(maps.Keys(c.Strings)) {
+		v, err := f(c.Strings[key])
+		if err != nil {
+			return err
+		}
+		strs[key] = v
+	}
+	lists := make(map[string][]string, len(c.Lists))
+	for _, key := range slices.Sorted(maps.Keys(c.Lists)) {
+		list := slices.Clone(c.Lists[key])
+		for i := 0; i < len(list) && key != diskspec; i++ {
+			v, err := f(list[i])
+			if err != nil {
+				return err
+			}
+			list[i] = v
+		}
+		lists[key] = list
+	}
+	c.Strings, c.Lists = strs, lists
+	return nil
+}
