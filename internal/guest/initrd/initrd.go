@@ -1,0 +1,249 @@
+// Package initrd makes the first file system of the built-in guest: this
+// program as /init, the kernel modules that a virtual machine's devices need,
+// and files of the caller's, in the archive format that Linux unpacks at boot.
+package initrd
+
+import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"sort"
+	"strings"
+)
+
+// LoadList is the file in the initrd that names the modules to load, one path
+// a line, in order.
+const LoadList = "/etc/modules.load"
+
+// Options say what goes into an initrd. The zero value is this program alone.
+type Options struct {
+	Binary     string            // static Linux program to run as /init; default: this one
+	ModulesDir string            // module tree of the kernel that will boot; "" for none
+	Modules    []string          // names; nil means DefaultModules
+	Files      map[string]string // path in the guest -> path here, a file or a directory
+	Compress   bool              // gzip: smaller, but slower to boot
+}
+
+// DefaultModules are the drivers of the devices QEMU offers on its PC
+// machines, those needed for the network first: they are loaded in this order.
+func DefaultModules() []string {
+	return []string{
+		"virtio_pci", "virtio_mmio", "af_packet",
+		"e1000", "virtio_net", "e1000e", "8139cp", "vmxnet3", "ne2k_pci", "pcnet32", "e100", "tulip", "igb",
+		"button", "evdev", "virtio_console", "virtio_blk", "virtio_scsi", "sd_mod", "ata_piix", "ahci", "psmouse",
+	}
+}
+
+// Report says what an initrd came to hold.
+type Report struct {
+	Modules []string // files, in load order
+	Missing []string // module names the kernel has neither loadable nor built in
+}
+
+// Write writes an initrd to w. Its bytes depend on the options and the files
+// they name alone.
+func Write(w io.Writer, o Options) (Report, error) {
+	var rep Report
+	plan, err := makePlan(o, &rep)
+	if err != nil {
+		return rep, err
+	}
+	b := bufio.NewWriterSize(w, 1<<18)
+	out := io.Writer(b)
+	var z *gzip.Writer
+	if o.Compress {
+		if z, err = gzip.NewWriterLevel(b, gzip.BestSpeed); err != nil {
+			return rep, err
+		}
+		out = z
+	}
+	if err := plan.write(&cpioWriter{w: out}); err != nil {
+		return rep, fmt.Errorf("write initrd: %w", err)
+	}
+	if z != nil {
+		if err := z.Close(); err != nil {
+			return rep, fmt.Errorf("write initrd: %w", err)
+		}
+	}
+	return rep, b.Flush()
+}
+
+// WriteFile makes an initrd at file, which appears there complete or not at all.
+func WriteFile(file string, o Options) (Report, error) {
+	tmp, err := os.CreateTemp(filepath.Dir(file), ".initrd-*")
+	if err != nil {
+		return Report{}, fmt.Errorf("write initrd: %w", err)
+	}
+	defer os.Remove(tmp.Name()) // fails after the rename, as it should
+	defer tmp.Close()
+	rep, err := Write(tmp, o)
+	if err != nil {
+		return rep, err
+	}
+	if err := tmp.Chmod(0o644); err != nil {
+		return rep, fmt.Errorf("write initrd: %w", err)
+	}
+	if err := tmp.Close(); err != nil {
+		return rep, fmt.Errorf("write initrd: %w", err)
+	}
+	if err := os.Rename(tmp.Name(), file); err != nil {
+		return rep, fmt.Errorf("write initrd: %w", err)
+	}
+	return rep, nil
+}
+
+// plan is the content of an initrd, by path without the leading slash.
+type plan map[string]item
+
+type item struct {
+	source string // file here; "" means data
+	data   []byte
+	mode   uint32
+}
+
+func makePlan(o Options, rep *Report) (plan, error) {
+	p := plan{}
+	for _, d := range []string{"dev", "proc", "sys", "tmp", "root", "etc", "bin", "run"} {
+		p[d] = item{mode: modeDir | 0o755}
+	}
+	if err := p.addModules(o, rep); err != nil {
+		return nil, err
+	}
+	if err := p.addBinary(o.Binary); err != nil {
+		return nil, err
+	}
+	for dst, src := range o.Files {
+		if err := p.addFiles(dst, src); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+func (p plan) addBinary(binary string) error {
+	if binary == "" {
+		binary = "/proc/self/exe"
+	}
+	if err := checkStatic(binary); err != nil {
+		return err
+	}
+	p["init"] = item{source: binary, mode: modeFile | 0o755}
+	p["bin/minimega"] = item{data: []byte("/init"), mode: modeLink | 0o777}
+	return nil
+}
+
+func (p plan) addModules(o Options, rep *Report) error {
+	if o.ModulesDir == "" {
+		return nil
+	}
+	mods, err := OpenModules(o.ModulesDir)
+	if err != nil {
+		return err
+	}
+	names := o.Modules
+	if names == nil {
+		names = DefaultModules()
+	}
+	rep.Modules, rep.Missing, err = mods.Resolve(names)
+	if err != nil {
+		return err
+	}
+	var list bytes.Buffer
+	for i, file := range rep.Modules {
+		data, err := mods.read(file)
+		if err != nil {
+			return err
+		}
+		dst := path.Join("lib/modules", moduleName(file)+".ko")
+		p.put(dst, item{data: data, mode: modeFile | 0o644})
+		fmt.Fprintf(&list, "/%s\n", dst)
+		rep.Modules[i] = dst
+	}
+	p.put(strings.TrimPrefix(LoadList, "/"), item{data: list.Bytes(), mode: modeFile | 0o644})
+	return nil
+}
+
+// addFiles puts the file or the tree src at dst.
+func (p plan) addFiles(dst, src string) error {
+	dst = strings.TrimPrefix(path.Clean("/"+dst), "/")
+	if dst == "" || dst == "init" || strings.ContainsRune(dst, 0) {
+		return fmt.Errorf("cannot put %s at /%s in the guest: that name is taken", src, dst)
+	}
+	return filepath.WalkDir(src, func(file string, d os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(src, file)
+		if err != nil {
+			return err
+		}
+		at := path.Join(dst, filepath.ToSlash(rel))
+		st, err := os.Stat(file)
+		if file != src {
+			st, err = d.Info()
+		}
+		if err != nil {
+			return err
+		}
+		return p.addFile(at, file, st)
+	})
+}
+
+func (p plan) addFile(at, file string, st os.FileInfo) error {
+	perm := uint32(st.Mode().Perm())
+	switch {
+	case st.IsDir():
+		p.put(at, item{mode: modeDir | perm})
+	case st.Mode()&os.ModeSymlink != 0:
+		target, err := os.Readlink(file)
+		if err != nil {
+			return err
+		}
+		p.put(at, item{data: []byte(target), mode: modeLink | 0o777})
+	case st.Mode().IsRegular():
+		p.put(at, item{source: file, mode: modeFile | perm})
+	default:
+		return fmt.Errorf("cannot add %s: neither file, directory nor link", file)
+	}
+	return nil
+}
+
+// put adds an item and the directories above it.
+func (p plan) put(at string, it item) {
+	for d := path.Dir(at); d != "."; d = path.Dir(d) {
+		if _, ok := p[d]; !ok {
+			p[d] = item{mode: modeDir | 0o755}
+		}
+	}
+	p[at] = it
+}
+
+func (p plan) write(c *cpioWriter) error {
+	names := make([]string, 0, len(p))
+	for n := range p {
+		names = append(names, n)
+	}
+	sort.Strings(names) // a directory sorts before what is in it
+	for _, n := range names {
+		it := p[n]
+		switch {
+		case it.mode&modeType == modeDir:
+			c.dir(n, os.FileMode(it.mode))
+		case it.source != "":
+			if err := c.file(n, it.source, os.FileMode(it.mode)); err != nil {
+				return err
+			}
+		default:
+			c.bytes(n, it.mode, it.data)
+		}
+	}
+	// The kernel opens /dev/console for /init before anything is mounted.
+	c.device("dev/console", 0o600, 5, 1)
+	c.device("dev/null", 0o666, 1, 3)
+	return c.close()
+}

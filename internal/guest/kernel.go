@@ -1,0 +1,151 @@
+package guest
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"minimega/internal/errs"
+)
+
+// KernelEnv is the environment variable that names the kernel to use: a
+// vmlinuz file, or a directory with vmlinuz and modules/ in it.
+const KernelEnv = "MINIMEGA_KERNEL"
+
+// KernelDir is where setup/kernel puts a kernel.
+const KernelDir = "/usr/local/share/minimega/kernel"
+
+const modulesRoot = "/lib/modules"
+
+// Kernel is a Linux kernel that a guest can boot.
+type Kernel struct {
+	Path       string // of the bootable file
+	ModulesDir string // "" if its modules are not there
+	Version    string // as `uname -r` will say; "" if unknown
+}
+
+// FindKernel looks for a kernel where $MINIMEGA_KERNEL says; if that is not
+// set, in KernelDir, then in /boot: the running kernel's version first, and of
+// the others the newest file. A kernel with modules goes before one without.
+func FindKernel() (Kernel, error) {
+	return findKernel(os.Getenv(KernelEnv), KernelDir, "/boot", modulesRoot, release())
+}
+
+func findKernel(named, dir, boot, modules, running string) (Kernel, error) {
+	if named != "" {
+		k, err := kernelAt(named, modules)
+		if err != nil {
+			return Kernel{}, errs.WithRemedy(errs.New(errs.NotFound, "no kernel at %s: %w", named, err),
+				"correct $"+KernelEnv+", or unset it")
+		}
+		return k, nil
+	}
+	var bare *Kernel
+	for _, path := range candidates(dir, boot, running) {
+		k, err := kernelAt(path, modules)
+		if err != nil {
+			continue
+		}
+		if k.ModulesDir != "" {
+			return k, nil
+		}
+		if bare == nil {
+			bare = &k
+		}
+	}
+	if bare != nil {
+		return *bare, nil
+	}
+	return Kernel{}, errs.WithRemedy(errs.New(errs.NotFound, "no Linux kernel for guests in %s or %s", dir, boot),
+		"run setup/kernel, or name one in $"+KernelEnv)
+}
+
+func candidates(dir, boot, running string) []string {
+	list := []string{dir}
+	if running != "" {
+		list = append(list, filepath.Join(boot, "vmlinuz-"+running))
+	}
+	others, err := filepath.Glob(filepath.Join(boot, "vmlinuz-*"))
+	if err != nil {
+		return list
+	}
+	slices.SortFunc(others, func(a, b string) int { return modTime(b).Compare(modTime(a)) })
+	return append(list, others...)
+}
+
+// kernelAt reads what lies at path: a kernel, or a directory as setup/kernel
+// makes it.
+func kernelAt(path, modules string) (Kernel, error) {
+	st, err := os.Stat(path)
+	if err != nil {
+		return Kernel{}, errors.Unwrap(err)
+	}
+	k := Kernel{Path: path, Version: strings.TrimPrefix(filepath.Base(path), "vmlinuz-")}
+	dir := filepath.Dir(path)
+	if st.IsDir() {
+		dir, k.Path, k.Version = path, filepath.Join(path, "vmlinuz"), ""
+	}
+	if err := checkKernel(k.Path); err != nil {
+		return Kernel{}, err
+	}
+	if v, err := os.ReadFile(filepath.Join(dir, "version")); err == nil {
+		k.Version = strings.TrimSpace(string(v))
+	} else if k.Version == "vmlinuz" {
+		k.Version = ""
+	}
+	for _, d := range []string{
+		filepath.Join(dir, "modules"),
+		filepath.Join(modules, k.Version),
+		filepath.Join(dir, "../lib/modules", k.Version), // an unpacked package
+	} {
+		if k.Version == "" && filepath.Base(d) != "modules" {
+			continue
+		}
+		if st, err := os.Stat(filepath.Join(d, "kernel")); err == nil && st.IsDir() {
+			k.ModulesDir = d
+			break
+		}
+	}
+	return k, nil
+}
+
+// checkKernel tells whether the file can be read and is a kernel: one of ours
+// starts with a boot sector's mark (Documentation/x86/boot.rst) or, on arm64,
+// with that of its image format.
+func checkKernel(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	head := make([]byte, 0x210)
+	if _, err := f.ReadAt(head, 0); err != nil {
+		return fmt.Errorf("%s is no Linux kernel", path)
+	}
+	if string(head[0x202:0x206]) != "HdrS" && string(head[0x38:0x3c]) != "ARM\x64" {
+		return fmt.Errorf("%s is no Linux kernel", path)
+	}
+	return nil
+}
+
+func modTime(path string) time.Time {
+	st, err := os.Stat(path)
+	if err != nil {
+		return time.Time{}
+	}
+	return st.ModTime()
+}
+
+func release() string {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(u.Release[:])
+}
