@@ -10,6 +10,7 @@ import (
 	"errors"
 	"maps"
 	"sync"
+	"time"
 
 	"minimega/pkg/minicli"
 )
