@@ -1,0 +1,77 @@
+package api
+
+import (
+	"strings"
+
+	"minimega/internal/command"
+	"minimega/pkg/minicli"
+)
+
+// remember puts a line that is about to run into the history, unless the
+// line's own flags or its command forbid that.
+func (r *Router) remember(call *command.Call, line string) {
+	if records(call.Flags, call.Command) {
+		call.Session.Shared.Remember(line)
+	}
+}
+
+// records reports whether a line that starts with the given flags is kept:
+// not `read`, whose lines are kept instead, nor what would erase or hide it.
+func records(f minicli.Flags, c *minicli.Command) bool {
+	if c.Nop() {
+		return f.Record
+	}
+	last := c.Innermost()
+	if isRead(last) || last.Pattern == "clear history" {
+		return false
+	}
+	return flagAt(c, ".record", f.Record)
+}
+
+// flagAt is the value of a flag for the innermost command of c, when it is v
+// before. Setting the flag for good counts for the line that sets it, too.
+func flagAt(c *minicli.Command, flag string, v bool) bool {
+	for ; c != nil; c = c.Sub {
+		v = flagIn(c, flag, v)
+	}
+	return v
+}
+
+// flagIn is the value of a flag in c itself, when it is v before.
+func flagIn(c *minicli.Command, flag string, v bool) bool {
+	if word, _, _ := strings.Cut(c.Pattern, " "); word != flag {
+		return v
+	}
+	return c.Chose("true") || v && !c.Chose("false")
+}
+
+// scriptHistory is how the history keeps a line of a script that is read in
+// namespace ns, so that the history can itself be read anywhere.
+func scriptHistory(ns string, c *minicli.Command) string {
+	if c.Nop() || isSwitch(c) {
+		return c.Original
+	}
+	return `namespace "` + ns + `" ` + c.Original
+}
+
+// isSwitch reports whether c changes the active namespace.
+func isSwitch(c *minicli.Command) bool {
+	return c.Pattern == "clear namespace" ||
+		c.Sub == nil && strings.HasPrefix(c.Pattern, "namespace ") && len(c.Strings) > 0
+}
+
+// isRead reports whether c runs the lines of a file.
+func isRead(c *minicli.Command) bool { return c != nil && strings.HasPrefix(c.Pattern, "read ") }
+
+// isWrite reports whether c writes the history to a file.
+func isWrite(c *minicli.Command) bool { return strings.HasPrefix(c.Pattern, "write ") }
+
+// nestedIn reports whether c is line or one of the commands in it.
+func nestedIn(line, c *minicli.Command) bool {
+	for ; line != nil; line = line.Sub {
+		if line == c {
+			return true
+		}
+	}
+	return false
+}
