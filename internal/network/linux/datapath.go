@@ -1,0 +1,221 @@
+// Package linux connects ports with what every Linux has: tap devices, veth
+// pairs and bridges, one bridge for each VLAN in use. It speaks netlink in
+// batches and starts no program.
+//
+// It works in the network namespace of the thread that calls New, and marks
+// what it makes by names "mm<tag>-N", the tag being its own.
+package linux
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"minimega/internal/errs"
+	"minimega/internal/network"
+	"minimega/internal/undo"
+)
+
+// Datapath is a network.Datapath.
+type Datapath struct {
+	log   *slog.Logger
+	tag   string
+	space *space
+	nl    *conn
+	guard *guard
+
+	nextTap, nextName atomic.Uint32
+
+	mu      sync.Mutex // guards the fields below; never held while the kernel works
+	bridges map[string]*bridge
+	ports   map[int]*segment // by index; nil: connected to nothing
+	changed chan struct{}    // closed and replaced when the segments change
+}
+
+// New makes a datapath for the owner with this id: two on one host must have
+// different ones, a base directory will do.
+func New(id string, log *slog.Logger) (*Datapath, error) {
+	sp, err := here()
+	if err != nil {
+		return nil, err
+	}
+	c, err := dial()
+	if err != nil {
+		sp.close()
+		return nil, err
+	}
+	sum := sha256.Sum256([]byte(id))
+	return &Datapath{
+		log: log, tag: "mm" + hex.EncodeToString(sum[:])[:5] + "-", space: sp, nl: c, guard: newGuard(log),
+		bridges: map[string]*bridge{}, ports: map[int]*segment{}, changed: make(chan struct{}),
+	}, nil
+}
+
+// name returns a device name of our own that was not used before.
+func (d *Datapath) name() string { return fmt.Sprintf("%s%d", d.tag, d.nextName.Add(1)) }
+
+// Create makes ports; see network.Datapath.
+func (d *Datapath) Create(ctx context.Context, specs []network.PortSpec) ([]network.Port, error) {
+	b := &building{d: d, ports: make([]network.Port, len(specs)), segments: make([]*segment, len(specs))}
+	for i, s := range specs {
+		b.ports[i].PortSpec = s
+	}
+	err := undo.Run(ctx,
+		undo.Step{Name: "create bridge", Do: b.bridges, Undo: b.releaseBridges},
+		undo.Step{Name: "create tap", Do: b.devices, Undo: b.removeDevices},
+		undo.Step{Name: "connect tap", Do: b.connect},
+	)
+	if err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for i, p := range b.ports {
+		d.ports[p.Index] = b.segments[i]
+	}
+	return b.ports, nil
+}
+
+// building is a Create on its way.
+type building struct {
+	d        *Datapath
+	ports    []network.Port
+	segments []*segment
+	made     []int // indices of devices to remove if it fails
+}
+
+func (b *building) bridges(ctx context.Context) error {
+	for i, p := range b.ports {
+		if p.VLAN == network.Disconnected {
+			continue
+		}
+		s, err := b.d.acquire(ctx, p.Bridge, p.VLAN)
+		if err != nil {
+			return errors.Join(err, b.releaseBridges())
+		}
+		b.segments[i] = s
+	}
+	return nil
+}
+
+func (b *building) releaseBridges() error {
+	doomed := b.d.release(b.segments...)
+	return b.d.remove(context.Background(), doomed)
+}
+
+func (b *building) devices(ctx context.Context) error {
+	err := b.taps(ctx)
+	if err == nil {
+		err = b.pairs(ctx)
+	}
+	if err != nil {
+		return errors.Join(err, b.removeDevices())
+	}
+	return nil
+}
+
+func (b *building) removeDevices() error { return b.d.remove(context.Background(), b.made) }
+
+func (b *building) connect(ctx context.Context) error {
+	var reqs []*nl.NetlinkRequest
+	for i, p := range b.ports {
+		s := b.segments[i]
+		reqs = append(reqs, up(p.Index))
+		if s != nil {
+			reqs[len(reqs)-1] = enslave(p.Index, s.index)
+		}
+		if s != nil && s.mtu != 0 {
+			reqs = append(reqs, setMTU(p.Index, s.mtu))
+		}
+	}
+	return wrap("cannot connect", b.d.nl.all(ctx, reqs))
+}
+
+// Delete removes ports and the bridges that have no port any more.
+func (d *Datapath) Delete(ctx context.Context, ports []network.Port) error {
+	var segments []*segment
+	var doomed []int
+	d.mu.Lock()
+	for _, p := range ports {
+		if s, ok := d.ports[p.Index]; ok {
+			segments = append(segments, s)
+			doomed = append(doomed, p.Index)
+			delete(d.ports, p.Index)
+		}
+	}
+	d.mu.Unlock()
+	return d.remove(ctx, append(doomed, d.release(segments...)...))
+}
+
+// Move connects a port elsewhere; see network.Datapath.
+func (d *Datapath) Move(ctx context.Context, p network.Port, bridge string, vlan int) error {
+	var to *segment
+	index := 0
+	if vlan != network.Disconnected {
+		var err error
+		if to, err = d.acquire(ctx, bridge, vlan); err != nil {
+			return err
+		}
+		index = to.index
+	}
+	if err := d.nl.all(ctx, []*nl.NetlinkRequest{enslave(p.Index, index)}); err != nil {
+		back := d.remove(context.WithoutCancel(ctx), d.release(to))
+		return errors.Join(fmt.Errorf("cannot connect %s: %w", p.Name, err), back)
+	}
+	d.mu.Lock()
+	from, known := d.ports[p.Index]
+	if known {
+		d.ports[p.Index] = to
+	} else {
+		from = to // deleted meanwhile
+	}
+	d.mu.Unlock()
+	return d.remove(context.WithoutCancel(ctx), d.release(from))
+}
+
+// AddIP gives an address to the outer end of a Host port.
+func (d *Datapath) AddIP(ctx context.Context, p network.Port, addr netip.Prefix) error {
+	if p.Kind != network.Host {
+		return errs.New(errs.Invalid, "%s is not a host tap", p.Name)
+	}
+	index, err := d.space.index(p.Name)
+	if err == nil {
+		err = d.nl.all(ctx, []*nl.NetlinkRequest{newAddr(index, addr)})
+	}
+	if errors.Is(err, unix.EEXIST) {
+		return errs.New(errs.Exists, "%s has the address %s already", p.Name, addr)
+	}
+	return wrap(fmt.Sprintf("cannot add %s to %s", addr, p.Name), err)
+}
+
+// Close removes all that is left of what this datapath made.
+func (d *Datapath) Close(ctx context.Context) error {
+	d.mu.Lock()
+	var doomed []int
+	for index := range d.ports {
+		doomed = append(doomed, index)
+	}
+	for _, b := range d.bridges {
+		for _, s := range b.segments {
+			doomed = append(doomed, s.devices()...)
+		}
+	}
+	clear(d.ports)
+	clear(d.bridges)
+	d.changedLocked()
+	d.mu.Unlock()
+	err := d.remove(ctx, doomed)
+	d.nl.close()
+	d.space.close()
+	d.guard.close()
+	return err
+}

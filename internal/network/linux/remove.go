@@ -1,0 +1,55 @@
+package linux
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// remove deletes devices; one that is gone already is no error. The kernel
+// waits several times until no CPU uses a device (RCU), but only once for all
+// that go in one request, so they are gathered in a group of their own first.
+func (d *Datapath) remove(ctx context.Context, indices []int) error {
+	if len(indices) == 0 {
+		return nil
+	}
+	ctx = context.WithoutCancel(ctx) // half removed helps nobody
+	group := rand.Uint32() | 1<<31   // nobody else's: groups that people use are small
+	var reqs []*nl.NetlinkRequest
+	for _, index := range indices {
+		reqs = append(reqs, setGroup(index, group))
+	}
+	left := 0
+	for _, err := range d.nl.do(ctx, reqs) {
+		if !errors.Is(err, unix.ENODEV) {
+			left++
+		}
+	}
+	if left == 0 {
+		return nil
+	}
+	err := d.nl.all(ctx, []*nl.NetlinkRequest{deleteGroup(group)})
+	if err == nil {
+		return nil
+	}
+	return d.removeEach(ctx, indices)
+}
+
+// removeEach is for a kernel that does not remove by group.
+func (d *Datapath) removeEach(ctx context.Context, indices []int) error {
+	var reqs []*nl.NetlinkRequest
+	for _, index := range indices {
+		reqs = append(reqs, deleteLink(index))
+	}
+	var failed []error
+	for i, err := range d.nl.do(ctx, reqs) {
+		if err != nil && !errors.Is(err, unix.ENODEV) {
+			failed = append(failed, fmt.Errorf("cannot remove interface %d: %w", indices[i], err))
+		}
+	}
+	return errors.Join(failed...)
+}

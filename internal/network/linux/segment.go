@@ -1,0 +1,235 @@
+package linux
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"minimega/internal/errs"
+	"minimega/internal/network"
+)
+
+// bridge is what people call a bridge: a set of segments, one for each VLAN.
+type bridge struct {
+	segments map[int]*segment // by VLAN
+}
+
+// segment is one VLAN of a bridge: a bridge device of the kernel.
+type segment struct {
+	bridge string
+	vlan   int
+	ready  chan struct{} // closed when the fields below are set for good
+	err    error         // why it could not be made
+	name   string
+	index  int
+	mtu    int  // that its ports must have, 0 for any
+	own    bool // we made the device
+
+	ports int // how many use it; guarded by Datapath.mu
+}
+
+// devices returns the indices of all devices that we made for the segment.
+func (s *segment) devices() []int {
+	if !s.own {
+		return nil
+	}
+	return []int{s.index}
+}
+
+func (d *Datapath) changedLocked() {
+	close(d.changed)
+	d.changed = make(chan struct{})
+}
+
+// acquire returns the segment of a VLAN, made if needed, for one more port.
+func (d *Datapath) acquire(ctx context.Context, name string, vlan int) (*segment, error) {
+	d.mu.Lock()
+	b := d.bridges[name]
+	if b == nil {
+		b = &bridge{segments: map[int]*segment{}}
+		d.bridges[name] = b
+	}
+	s := b.segments[vlan]
+	first := s == nil
+	if first {
+		s = &segment{bridge: name, vlan: vlan, ready: make(chan struct{})}
+		b.segments[vlan] = s
+	}
+	s.ports++
+	d.mu.Unlock()
+
+	if first {
+		d.makeSegment(ctx, s)
+	}
+	<-s.ready // made by another caller within milliseconds
+	return s, s.err
+}
+
+func (d *Datapath) makeSegment(ctx context.Context, s *segment) {
+	// Others may be waiting for it, so that it is not ours to cancel.
+	s.err = d.makeBridge(context.WithoutCancel(ctx), s)
+	d.mu.Lock()
+	if s.err != nil {
+		d.forgetLocked(s)
+	}
+	d.changedLocked()
+	d.mu.Unlock()
+	close(s.ready)
+}
+
+func (d *Datapath) forgetLocked(s *segment) {
+	b := d.bridges[s.bridge]
+	if b != nil && b.segments[s.vlan] == s {
+		delete(b.segments, s.vlan)
+		if len(b.segments) == 0 {
+			delete(d.bridges, s.bridge)
+		}
+	}
+}
+
+// release takes one port off each of the segments (nil ones are passed by) and
+// returns the devices that nobody needs any more, for remove.
+func (d *Datapath) release(segments ...*segment) []int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var doomed []int
+	for _, s := range segments {
+		if s == nil {
+			continue
+		}
+		if s.ports--; s.ports == 0 {
+			d.forgetLocked(s)
+			doomed = append(doomed, s.devices()...)
+		}
+	}
+	if doomed != nil {
+		d.changedLocked()
+	}
+	return doomed
+}
+
+// makeBridge finds or makes the device of a segment. A bridge of the host with
+// that very name is its VLAN 0, and is left as it is.
+func (d *Datapath) makeBridge(ctx context.Context, s *segment) error {
+	if s.vlan == 0 {
+		there, err := d.Preexisting(ctx, s.bridge)
+		if err != nil {
+			return err
+		}
+		if there {
+			s.name = s.bridge
+			s.index, s.mtu, err = d.space.device(s.bridge)
+			return err
+		}
+	}
+	name, err := d.newDevice(ctx, newBridge)
+	if err != nil {
+		return fmt.Errorf("cannot create bridge device: %w", missing(err, "bridge"))
+	}
+	index, err := d.space.index(name)
+	if err != nil {
+		return err
+	}
+	s.name, s.index, s.own = name, index, true
+	if err := d.setUpBridge(ctx, s); err != nil {
+		return errors.Join(fmt.Errorf("cannot set up bridge device: %w", err), d.remove(ctx, []int{index}))
+	}
+	return nil
+}
+
+func (d *Datapath) setUpBridge(ctx context.Context, s *segment) error {
+	reqs := []*nl.NetlinkRequest{describe(s.index, fmt.Sprintf("minimega: %s, VLAN %d", s.bridge, s.vlan)), quiet(s.index)}
+	if err := first(d.nl.do(ctx, reqs)); err != nil && !errors.Is(err, unix.EAFNOSUPPORT) {
+		return err
+	}
+	if err := d.seal(ctx, s); err != nil {
+		return err
+	}
+	return d.nl.all(ctx, []*nl.NetlinkRequest{upNoARP(s.index)})
+}
+
+// newDevice makes a device under a name of our own and returns the name.
+func (d *Datapath) newDevice(ctx context.Context, request func(name string) *nl.NetlinkRequest) (string, error) {
+	for {
+		name := d.name()
+		err := d.nl.all(ctx, []*nl.NetlinkRequest{request(name)})
+		if !errors.Is(err, unix.EEXIST) {
+			return name, err
+		}
+	}
+}
+
+// missing says which part of the kernel is not there, if that is what err means.
+func missing(err error, module string) error {
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPROTONOSUPPORT) {
+		return errs.WithRemedy(errs.New(errs.Unsupported, "this kernel has no %s: %w", module, err),
+			fmt.Sprintf("load it with `modprobe %s`", module))
+	}
+	if errors.Is(err, unix.EPERM) {
+		return errs.WithRemedy(errs.Wrap(errs.Permission, err), "run minimega as root or with CAP_NET_ADMIN")
+	}
+	return err
+}
+
+// Preexisting reports whether the host has a bridge device of this name.
+func (d *Datapath) Preexisting(_ context.Context, bridge string) (bool, error) {
+	driver, err := d.space.driver(bridge)
+	if errors.Is(err, unix.ENODEV) {
+		return false, nil
+	}
+	if errors.Is(err, unix.EOPNOTSUPP) || err == nil && driver != "bridge" {
+		return false, errs.WithRemedy(errs.New(errs.Exists, "%s is an interface of this host, but no bridge", bridge), "choose another name")
+	}
+	return err == nil, err
+}
+
+// Links lists the bridge devices of a bridge by VLAN: one that is watched in
+// promiscuous mode shows all frames of its VLAN.
+func (d *Datapath) Links(name string) ([]network.Link, <-chan struct{}) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var links []network.Link
+	if b := d.bridges[name]; b != nil {
+		for _, vlan := range slices.Sorted(maps.Keys(b.segments)) {
+			if s := b.segments[vlan]; s.made() {
+				links = append(links, network.Link{Name: s.name, VLAN: vlan})
+			}
+		}
+	}
+	return links, d.changed
+}
+
+// made reports whether the segment is ready and well.
+func (s *segment) made() bool {
+	select {
+	case <-s.ready:
+		return s.err == nil
+	default:
+		return false
+	}
+}
+
+// Destroy removes the devices of a bridge; see network.Datapath.
+func (d *Datapath) Destroy(ctx context.Context, name string) error {
+	d.mu.Lock()
+	var doomed []int
+	if b := d.bridges[name]; b != nil {
+		for _, s := range b.segments {
+			doomed = append(doomed, s.devices()...)
+			for index, on := range d.ports {
+				if on == s {
+					d.ports[index] = nil
+				}
+			}
+		}
+		delete(d.bridges, name)
+		d.changedLocked()
+	}
+	d.mu.Unlock()
+	return d.remove(ctx, doomed)
+}
