@@ -119,3 +119,18 @@ func annotate(err error, field func(*Error) *string, value string) error {
 	}
 	return e
 }
+
+// Join joins errors as errors.Join does; one alone stays itself, so that its
+// kind is still at hand.
+func Join(list ...error) error {
+	var found []error
+	for _, err := range list {
+		if err != nil {
+			found = append(found, err)
+		}
+	}
+	if len(found) == 1 {
+		return found[0]
+	}
+	return errors.Join(found...)
+}

@@ -1,0 +1,229 @@
+package namespace
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"minimega/internal/errs"
+	"minimega/internal/vm"
+	"minimega/pkg/ranges"
+)
+
+// Group is what one `vm launch` asked for: VMs that share a configuration.
+type Group struct {
+	Type   vm.Type
+	Names  []string // "" for a VM that gets its name at launch
+	Config *vm.Config
+	hosts  map[string]string // by name: where a dry run or `mv` puts it
+}
+
+// Run is one pass over the queue.
+type Run struct {
+	Start, End       time.Time // End is zero while it runs
+	Launched, Failed int
+	Total, Hosts     int
+}
+
+// Queueing reports whether launches wait for a bare `vm launch`.
+func (n *Namespace) Queueing() bool { n.mu.Lock(); defer n.mu.Unlock(); return n.queueing }
+
+// SetQueueing says whether launches wait.
+func (n *Namespace) SetQueueing(on bool) { n.mu.Lock(); n.queueing = on; n.mu.Unlock() }
+
+// Queue returns the groups that wait.
+func (n *Namespace) Queue() []*Group { n.mu.Lock(); defer n.mu.Unlock(); return slices.Clone(n.queue) }
+
+// FlushQueue drops the groups that wait.
+func (n *Namespace) FlushQueue() { n.mu.Lock(); n.queue, n.plan = nil, false; n.mu.Unlock() }
+
+// Launch queues VMs of a type, and unless the namespace queues, launches the
+// queue and waits for it. what is a count of VMs or a range of names; saved
+// names a stored configuration, "" the present one. The error is that of the
+// VMs that failed, or says why nothing was queued.
+func (n *Namespace) Launch(ctx context.Context, t vm.Type, what, saved string, progress func(done, failed, total int)) error {
+	names, err := expandNames(what)
+	if err != nil {
+		return err
+	}
+	config := n.Config()
+	if saved != "" {
+		if config, err = n.savedConfig(saved); err != nil {
+			return err
+		}
+	}
+	if err := n.enqueue(&Group{Type: t, Names: names, Config: config.Clone()}); err != nil {
+		return err
+	}
+	if n.Queueing() {
+		return nil
+	}
+	return n.LaunchQueue(ctx, progress)
+}
+
+// expandNames reads a count or a range of names.
+func expandNames(what string) ([]string, error) {
+	if count, err := strconv.Atoi(what); err == nil {
+		if count <= 0 {
+			return nil, errs.New(errs.Invalid, "invalid number of vms (must be > 0)")
+		}
+		if count > maxCount {
+			return nil, errs.New(errs.Invalid, "invalid number of vms: %d is more than one launch may ask for (%d)", count, maxCount)
+		}
+		return make([]string, count), nil
+	}
+	names, err := ranges.Split(what)
+	if err != nil {
+		return nil, errs.Wrap(errs.Invalid, err)
+	}
+	if len(names) == 0 {
+		return nil, errs.New(errs.Invalid, "no VMs to launch")
+	}
+	seen := map[string]bool{}
+	for _, name := range names {
+		if err := checkVMName(name); err != nil {
+			return nil, err
+		}
+		if seen[name] {
+			return nil, errs.New(errs.Invalid, "`%s` is specified twice in VMs to launch", name)
+		}
+		seen[name] = true
+	}
+	return names, nil
+}
+
+// maxCount bounds what a typing error can ask for.
+const maxCount = 1_000_000
+
+func checkVMName(name string) error {
+	if name == "all" {
+		return errs.New(errs.Invalid, "invalid vm name, `all` is a reserved word")
+	}
+	if _, err := strconv.Atoi(name); err == nil {
+		return errs.New(errs.Invalid, "invalid vm name, `%s` is an integer", name)
+	}
+	if err := CheckName(name); err != nil {
+		return fmt.Errorf("%w: `%s`", err, name)
+	}
+	return nil
+}
+
+// enqueue adds a group unless one of its names or its UUID is taken.
+func (n *Namespace) enqueue(g *Group) error {
+	vms := n.registry.opts.VMs
+	if g.Config.UUID != "" {
+		if len(g.Names) > 1 {
+			return errs.New(errs.Invalid, "cannot launch multiple VMs with a pre-configured UUID")
+		}
+		if vms.HasUUID(strings.ToLower(g.Config.UUID)) {
+			return errs.New(errs.Exists, "vm already exists with UUID `%s`", g.Config.UUID)
+		}
+	}
+	for _, name := range g.Names {
+		if name != "" && vms.Exists(n.Name, name) {
+			return errs.New(errs.Exists, "vm already exists with name `%s`", name)
+		}
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.hosts) == 0 {
+		return errs.WithRemedy(errs.New(errs.State, "namespace must contain at least one host to launch VMs"), "`ns add-hosts localhost`")
+	}
+	for _, q := range n.queue {
+		if g.Config.UUID != "" && strings.EqualFold(q.Config.UUID, g.Config.UUID) {
+			return errs.New(errs.Exists, "vm already queued with UUID `%s`", g.Config.UUID)
+		}
+		for _, name := range g.Names {
+			if name != "" && slices.Contains(q.Names, name) {
+				return errs.New(errs.Exists, "vm already queued with name `%s`", name)
+			}
+		}
+	}
+	n.queue = append(n.queue, g)
+	n.plan = false
+	return nil
+}
+
+// LaunchQueue launches all that waits and returns when every VM is made or has failed.
+func (n *Namespace) LaunchQueue(ctx context.Context, progress func(done, failed, total int)) error {
+	if err := n.Plan(); err != nil {
+		return err
+	}
+	n.mu.Lock()
+	queue := n.queue
+	n.queue, n.plan = nil, false
+	if len(queue) == 0 {
+		n.mu.Unlock()
+		return errs.New(errs.State, "namespace must contain at least one queued VM to launch VMs")
+	}
+	reqs := n.requestsLocked(queue)
+	run := &Run{Start: time.Now(), Total: len(reqs), Hosts: len(n.hosts)}
+	n.runs = append(n.runs, run)
+	n.mu.Unlock()
+
+	var last int
+	err := n.registry.opts.VMs.Launch(ctx, reqs, func(done, failed int) {
+		n.mu.Lock()
+		run.Launched, run.Failed = done-failed, failed
+		n.mu.Unlock()
+		last = done
+		if progress != nil {
+			progress(done, failed, len(reqs))
+		}
+	})
+	n.mu.Lock()
+	run.End = time.Now()
+	if err != nil && last == 0 { // refused as a whole
+		run.Failed = run.Total
+	}
+	n.mu.Unlock()
+	return err
+}
+
+// requestsLocked names the unnamed and flattens the groups. The caller holds mu.
+func (n *Namespace) requestsLocked(queue []*Group) []vm.Request {
+	used := map[string]bool{}
+	for _, g := range queue {
+		for _, name := range g.Names {
+			used[name] = true
+		}
+	}
+	var reqs []vm.Request
+	for _, g := range queue {
+		for _, name := range g.Names {
+			for name == "" {
+				candidate := fmt.Sprintf("vm-%d", n.unnamed)
+				n.unnamed++
+				if !used[candidate] && !n.registry.opts.VMs.Exists(n.Name, candidate) {
+					name = candidate
+				}
+			}
+			reqs = append(reqs, vm.Request{Namespace: n.Name, Name: name, Type: g.Type, Config: g.Config})
+		}
+	}
+	return reqs
+}
+
+// Runs returns the passes over the queue so far, oldest first.
+func (n *Namespace) Runs() []Run {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	runs := make([]Run, len(n.runs))
+	for i, r := range n.runs {
+		runs[i] = *r
+	}
+	return runs
+}
+
+// Launching reports whether a pass over the queue is under way.
+func (n *Namespace) Launching() bool {
+	for _, r := range n.Runs() {
+		if r.End.IsZero() {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,68 @@
+package vm
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"minimega/internal/host"
+)
+
+// The instance directory holds, besides the engine's files, what a person or a
+// later daemon needs to know the VM: name, state, config, taps.
+
+// makeDir makes the instance directory and the link that leads to it by UUID.
+func (v *VM) makeDir() error {
+	if err := os.Mkdir(v.Dir(), 0o700); err != nil && !(v.relaunched() && errors.Is(err, os.ErrExist)) {
+		return err
+	}
+	if err := host.WriteFile(filepath.Join(v.Dir(), "name"), []byte(v.Name), 0o600); err != nil {
+		return err
+	}
+	link := v.linkPath()
+	if err := os.MkdirAll(filepath.Dir(link), 0o700); err != nil {
+		return err
+	}
+	_ = os.Remove(link) // of a flushed VM with this UUID
+	return os.Symlink(v.Dir(), link)
+}
+
+// removeDir removes what makeDir and the engine left.
+func (v *VM) removeDir() error {
+	err := os.Remove(v.linkPath())
+	if errors.Is(err, os.ErrNotExist) {
+		err = nil
+	}
+	_ = os.Remove(filepath.Dir(v.linkPath())) // only when this was the last one
+	return errors.Join(err, os.RemoveAll(v.Dir()))
+}
+
+func (v *VM) linkPath() string {
+	return filepath.Join(v.manager.opts.Base, "namespaces", v.Namespace, v.UUID)
+}
+
+func (v *VM) relaunched() bool { v.mu.Lock(); defer v.mu.Unlock(); return v.made }
+
+// writeFile writes a small file of the instance directory, if there is one.
+// What it says is also in memory, so a failure is logged and not returned.
+func (v *VM) writeFile(name, content string) {
+	if !v.relaunched() {
+		return
+	}
+	if err := host.WriteFile(filepath.Join(v.Dir(), name), []byte(content), 0o600); err != nil {
+		v.log().Warn("writing the instance directory", "file", name, "err", err)
+	}
+}
+
+func (v *VM) writeConfig() {
+	c := v.Config()
+	v.writeFile("config", strings.Join(Lines(c, v.Type), "\n")+"\n")
+	var taps []string
+	for _, n := range c.Networks {
+		taps = append(taps, n.Tap)
+	}
+	if len(taps) > 0 {
+		v.writeFile("taps", strings.Join(taps, "\n"))
+	}
+}
