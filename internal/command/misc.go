@@ -1,0 +1,117 @@
+package command
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"minimega/internal/errs"
+	"minimega/internal/host"
+	"minimega/internal/version"
+	"minimega/pkg/minicli"
+)
+
+// Machine is what the commands about the daemon and its host act on.
+type Machine struct {
+	// Facts are those of the host, gathered anew by each call.
+	Facts func() host.Facts
+	// Checks are what the host must have; see host.BasicChecks.
+	Checks []host.Check
+	// Args are the command line flags, by name and in order, and their values.
+	Args func() (names, values []string)
+	// Quit makes the daemon end after the delay. It returns at once.
+	Quit func(delay time.Duration)
+}
+
+// Misc are the commands about the daemon and its host.
+func Misc(m Machine) []Command {
+	return []Command{{
+		Patterns: []string{"version"},
+		Short:    "show the version of minimega",
+		Long:     "Shows version, revision and date of the program, on every host.",
+		Scope:    FanOut,
+		Run: func(context.Context, *Call) (*minicli.Response, error) {
+			return text("minimega " + version.String())
+		},
+	}, {
+		Patterns: []string{"args"},
+		Short:    "show the command line flags",
+		Long:     "Shows all flags of the daemon with the values they have.",
+		Run: func(context.Context, *Call) (*minicli.Response, error) {
+			names, values := m.Args()
+			return table(names, [][]string{values})
+		},
+	}, {
+		Patterns: []string{"quit [delay]"},
+		Short:    "end minimega",
+		Long:     "Ends VMs, networks and the daemon, at once or after that many seconds.",
+		Run:      m.quit,
+	}, {
+		Patterns: []string{"check"},
+		Short:    "check what this host lacks",
+		Long:     "Says what minimega needs and does not find on this host, one thing a line, each with its remedy. What it can do without is shown as well, and is no error.",
+		Run:      m.check,
+	}, m.host()}
+}
+
+func (m Machine) quit(_ context.Context, c *Call) (*minicli.Response, error) {
+	if !c.Has("delay") {
+		m.Quit(0)
+		return nil, ErrNoReply
+	}
+	n, err := strconv.Atoi(c.Str("delay"))
+	if err != nil {
+		return nil, err
+	}
+	const most = 365 * 24 * 3600
+	if n < 0 || n > most {
+		return nil, errs.New(errs.Invalid, "invalid delay %d (0 to %d seconds)", n, most)
+	}
+	m.Quit(time.Duration(n) * time.Second)
+	return text(fmt.Sprintf("quitting after %d seconds", n))
+}
+
+func (m Machine) check(ctx context.Context, _ *Call) (*minicli.Response, error) {
+	var missing, notes []string
+	for _, f := range host.RunChecks(ctx, m.Checks) {
+		if f.Check.Optional {
+			notes = append(notes, f.String())
+		} else {
+			missing = append(missing, f.String())
+		}
+	}
+	return &minicli.Response{Response: strings.Join(notes, "\n"), Error: strings.Join(missing, "\n")}, nil
+}
+
+// host shows the facts, all or one.
+func (m Machine) host() Command {
+	keys := []string{
+		"cpucommit", "cpus", "load", "memcommit", "memtotal", "memused", "name", "netcommit", "rx", "tx", "uptime", "vms",
+		"vmlimit", "androidvms",
+	}
+	patterns := []string{"host"}
+	for _, k := range keys {
+		patterns = append(patterns, "host <"+k+",>")
+	}
+	return Command{
+		Patterns: patterns,
+		Short:    "show facts of the hosts",
+		Long:     "Shows processors, load, memory (MiB), traffic (bytes per second), uptime, and what the VMs were promised of it (…commit); or one of these.",
+		Scope:    FanOut,
+		Run: func(_ context.Context, c *Call) (*minicli.Response, error) {
+			f := m.Facts()
+			for _, k := range keys {
+				if c.Chose(k) {
+					return text(f.Value(k))
+				}
+			}
+			var row []string
+			for _, col := range host.Columns() {
+				row = append(row, f.Value(col))
+			}
+			return &minicli.Response{Header: host.Columns(), Tabular: [][]string{row}, Data: f}, nil
+		},
+	}
+}
