@@ -22,6 +22,26 @@ func AppendResponses(dst []byte, rs Responses) []byte {
 	return append(dst, ']')
 }
 
+// size is how long the JSON of a batch is, more or less.
+func (rs Responses) size() int {
+	n := 2
+	for _, r := range rs {
+		if r == nil {
+			continue
+		}
+		n += 256 + len(r.Response)
+		if len(r.Tabular) == 0 {
+			continue
+		}
+		row := 8 // the first one stands for all
+		for _, cell := range r.Tabular[0] {
+			row += len(cell) + 4
+		}
+		n += row * len(r.Tabular)
+	}
+	return n
+}
+
 // AppendResponse appends the JSON of a response, byte for byte what
 // encoding/json makes of it. Data may write itself with a method
 // AppendJSON([]byte) []byte; Data that has no JSON becomes null.

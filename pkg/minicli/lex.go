@@ -56,7 +56,7 @@ func (l *lexer) step(i int) (int, error) {
 	case c == '\\':
 		l.build(i)
 		return l.escape(i)
-	case l.quote == c:
+	case l.quote != 0 && l.quote == c:
 		l.quote = 0
 	case l.quote != 0:
 		l.buf = append(l.buf, c)

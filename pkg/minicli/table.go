@@ -62,55 +62,83 @@ func (t *table) text(headers bool) string {
 		rows = make([]row, 0, len(t.rows)+1)
 		rows = append(append(rows, row{hostColumn, t.header}), t.rows...)
 	}
-	hostWidth, widths := t.measure(rows)
-	size := 0
-	for _, w := range widths {
-		size += w + len(separator)
-	}
-	dst := make([]byte, 0, (size+hostWidth+len(separator)+1)*len(rows))
+	g := measure(rows, len(t.header))
+	var b strings.Builder
+	b.Grow(g.line() * len(rows))
 	for _, r := range rows {
 		if t.annotate {
-			dst = appendCell(dst, r.host, hostWidth)
+			g.cell(&b, r.host, g.host)
 		}
 		last := len(r.cells) - 1
 		for i, cell := range r.cells {
 			if i == last {
-				dst = append(dst, cell...)
+				b.WriteString(cell)
 			} else {
-				dst = appendCell(dst, cell, widths[i])
+				g.cell(&b, cell, g.columns[i])
 			}
 		}
-		dst = append(dst, '\n')
+		b.WriteByte('\n')
 	}
-	return string(dst)
+	return b.String()
 }
 
-// measure returns how wide the columns are, and makes cells printable.
-func (t *table) measure(rows []row) (host int, widths []int) {
-	widths = make([]int, len(t.header))
-	host = minColumn
-	for i := range widths {
-		widths[i] = minColumn
+// grid says how wide the columns of a text table are.
+type grid struct {
+	host    int
+	columns []int
+	ascii   bool // every cell is as wide as it is long
+}
+
+// line is how many bytes a line has, more or less.
+func (g *grid) line() int {
+	size := g.host + len(separator) + 1
+	for _, w := range g.columns {
+		size += w + len(separator)
+	}
+	return size
+}
+
+// cell writes a cell that is not the last of its line.
+func (g *grid) cell(b *strings.Builder, cell string, w int) {
+	b.WriteString(cell)
+	if g.ascii {
+		w -= len(cell)
+	} else {
+		w -= width(cell)
+	}
+	for ; w > len(spaces); w -= len(spaces) {
+		b.WriteString(spaces)
+	}
+	b.WriteString((spaces + separator)[len(spaces)-w:])
+}
+
+// measure finds the widths of the columns, and makes cells printable.
+func measure(rows []row, columns int) *grid {
+	g := &grid{host: minColumn, columns: make([]int, columns), ascii: true}
+	for i := range g.columns {
+		g.columns[i] = minColumn
 	}
 	for n := range rows {
 		r := &rows[n]
 		r.host = printable(r.host)
-		host = max(host, width(r.host)+1)
-		cells := r.cells
+		g.host = max(g.host, width(r.host)+1)
+		g.ascii = g.ascii && len(r.host) == width(r.host)
+		cells, copied := r.cells, false
 		for i, cell := range cells {
 			w, clean := inspect(cell)
 			if !clean {
-				if &cells[0] == &r.cells[0] {
-					cells = slices.Clone(cells)
+				if !copied {
+					cells, copied = slices.Clone(cells), true
 				}
-				cells[i] = printable(cell)
-				w = width(cells[i])
+				cell = printable(cell)
+				cells[i], w = cell, width(cell)
 			}
-			widths[i] = max(widths[i], w+1)
+			g.ascii = g.ascii && w == len(cell)
+			g.columns[i] = max(g.columns[i], w+1)
 		}
 		r.cells = cells
 	}
-	return host, widths
+	return g
 }
 
 // inspect returns the width of a cell and whether it can be printed as it is.
@@ -147,19 +175,3 @@ func printable(cell string) string {
 }
 
 func width(s string) int { return utf8.RuneCountInString(s) }
-
-// appendCell appends a cell that is not the last of its line.
-func appendCell(dst []byte, cell string, w int) []byte {
-	dst = append(dst, cell...)
-	cellWidth := len(cell)
-	for i := 0; i < len(cell); i++ {
-		if cell[i] >= utf8.RuneSelf {
-			cellWidth = width(cell)
-			break
-		}
-	}
-	for pad := w - cellWidth; pad > 0; pad -= len(spaces) {
-		dst = append(dst, spaces[:min(pad, len(spaces))]...)
-	}
-	return append(dst, separator...)
-}
