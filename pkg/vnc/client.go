@@ -220,6 +220,10 @@ func (c *Client) Image() *image.RGBA { return c.dec.screen }
 // when it has no meaning here. Close ends the wait.
 func (c *Client) Next() (ServerMessage, error) { return c.dec.next() }
 
+// Idle tells whether nothing of the server's next message has been read yet.
+// It belongs to the goroutine that calls Next.
+func (c *Client) Idle() bool { return c.r.Buffered() == 0 }
+
 // Tap copies all that the server sends from now on to w, before it is
 // understood. It belongs to the goroutine that calls Next.
 func (c *Client) Tap(w io.Writer) error {

@@ -29,7 +29,11 @@ type FBWriter struct {
 // is an update that sets this size, since the handshake that told it is not
 // part of the file.
 func NewFBWriter(out io.Writer, w, h int) (*FBWriter, error) {
-	f := &FBWriter{zw: gzip.NewWriter(out)}
+	zw, err := gzip.NewWriterLevel(out, gzip.BestSpeed) // a busy screen is 30 MB a second
+	if err != nil {
+		return nil, err
+	}
+	f := &FBWriter{zw: zw}
 	return f, f.WriteChunk(0, appendSizeUpdate(nil, w, h))
 }
 

@@ -77,6 +77,9 @@ func (p *Proxy) Port() int {
 // seen by no subscriber.
 func (p *Proxy) Dial(ctx context.Context) (net.Conn, error) { return p.dial(ctx) }
 
+// Done is closed when Close has been called.
+func (p *Proxy) Done() <-chan struct{} { return p.ctx.Done() }
+
 // Close ends the listener and all connections, delivers what subscribers have
 // not seen yet, and returns when nothing of the proxy runs any more.
 func (p *Proxy) Close() error {

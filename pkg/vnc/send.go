@@ -70,3 +70,7 @@ func (c *Client) Capture(ctx context.Context) (*image.RGBA, error) {
 		}
 	}
 }
+
+// RequestPixel asks for one pixel. Its update tells that the server has read
+// all that was sent before.
+func (c *Client) RequestPixel() error { return c.Request(false, image.Rect(0, 0, 1, 1)) }

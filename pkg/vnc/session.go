@@ -23,8 +23,7 @@ type session struct {
 	head   chan serverHead // what the server said first, for RFB 3.3
 	typist *typist
 
-	mu  sync.Mutex // guards writing to server: a message at a time
-	err error      // of the first write that failed
+	mu sync.Mutex // guards writing to server: a message at a time
 }
 
 // serverHead is the start of the server's side: its version and, in RFB 3.3,
