@@ -13,7 +13,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -36,8 +38,9 @@ type Datapath struct {
 	nextTap, nextName atomic.Uint32
 
 	mu      sync.Mutex // guards the fields below; never held while the kernel works
+	closed  bool
 	bridges map[string]*bridge
-	ports   map[int]*segment // by index; nil: connected to nothing
+	ports   map[int]*segment // by index; nil: connected to nothing, or could not be removed
 	changed chan struct{}    // closed and replaced when the segments change
 }
 
@@ -127,17 +130,30 @@ func (b *building) removeDevices() error { return b.d.remove(context.Background(
 
 func (b *building) connect(ctx context.Context) error {
 	var reqs []*nl.NetlinkRequest
+	for _, p := range b.ports {
+		reqs = append(reqs, quiet(p.Index))
+	}
+	if err := first(b.d.nl.do(ctx, reqs)); err != nil && !errors.Is(err, unix.EAFNOSUPPORT) {
+		return wrap("cannot set up", err)
+	}
+	reqs = nil
 	for i, p := range b.ports {
-		s := b.segments[i]
-		reqs = append(reqs, up(p.Index))
-		if s != nil {
-			reqs[len(reqs)-1] = enslave(p.Index, s.index)
-		}
-		if s != nil && s.mtu != 0 {
-			reqs = append(reqs, setMTU(p.Index, s.mtu))
-		}
+		reqs = append(reqs, plug(p.Index, b.segments[i])...)
 	}
 	return wrap("cannot connect", b.d.nl.all(ctx, reqs))
+}
+
+// plug connects a device that is down. A device on no bridge stays down: if it
+// were up, its frames would go to the host's IP stack.
+func plug(index int, s *segment) []*nl.NetlinkRequest {
+	if s == nil {
+		return []*nl.NetlinkRequest{setMaster(index, 0)}
+	}
+	reqs := []*nl.NetlinkRequest{setMaster(index, s.index), up(index)}
+	if s.mtu != 0 {
+		reqs = append(reqs, setMTU(index, s.mtu))
+	}
+	return reqs
 }
 
 // Delete removes ports and the bridges that have no port any more.
@@ -159,16 +175,16 @@ func (d *Datapath) Delete(ctx context.Context, ports []network.Port) error {
 // Move connects a port elsewhere; see network.Datapath.
 func (d *Datapath) Move(ctx context.Context, p network.Port, bridge string, vlan int) error {
 	var to *segment
-	index := 0
 	if vlan != network.Disconnected {
 		var err error
 		if to, err = d.acquire(ctx, bridge, vlan); err != nil {
 			return err
 		}
-		index = to.index
 	}
-	if err := d.nl.all(ctx, []*nl.NetlinkRequest{enslave(p.Index, index)}); err != nil {
-		back := d.remove(context.WithoutCancel(ctx), d.release(to))
+	ctx = context.WithoutCancel(ctx) // a port must not stay half-way
+	reqs := append([]*nl.NetlinkRequest{down(p.Index)}, plug(p.Index, to)...)
+	if err := d.nl.all(ctx, reqs); err != nil {
+		back := d.remove(ctx, d.release(to))
 		return errors.Join(fmt.Errorf("cannot connect %s: %w", p.Name, err), back)
 	}
 	d.mu.Lock()
@@ -179,7 +195,7 @@ func (d *Datapath) Move(ctx context.Context, p network.Port, bridge string, vlan
 		from = to // deleted meanwhile
 	}
 	d.mu.Unlock()
-	return d.remove(context.WithoutCancel(ctx), d.release(from))
+	return d.remove(ctx, d.release(from))
 }
 
 // AddIP gives an address to the outer end of a Host port.
@@ -197,13 +213,13 @@ func (d *Datapath) AddIP(ctx context.Context, p network.Port, addr netip.Prefix)
 	return wrap(fmt.Sprintf("cannot add %s to %s", addr, p.Name), err)
 }
 
-// Close removes all that is left of what this datapath made.
+// Close removes all that is left of what this datapath made. A second Close
+// does nothing.
 func (d *Datapath) Close(ctx context.Context) error {
 	d.mu.Lock()
-	var doomed []int
-	for index := range d.ports {
-		doomed = append(doomed, index)
-	}
+	was := d.closed
+	d.closed = true
+	doomed := slices.Collect(maps.Keys(d.ports))
 	for _, b := range d.bridges {
 		for _, s := range b.segments {
 			doomed = append(doomed, s.devices()...)
@@ -213,6 +229,9 @@ func (d *Datapath) Close(ctx context.Context) error {
 	clear(d.bridges)
 	d.changedLocked()
 	d.mu.Unlock()
+	if was {
+		return nil
+	}
 	err := d.remove(ctx, doomed)
 	d.nl.close()
 	d.space.close()

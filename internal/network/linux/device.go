@@ -115,6 +115,7 @@ func (b *building) pairs(ctx context.Context) error {
 			todo = append(todo, &b.ports[i])
 		}
 	}
+	all := todo
 	var outers []int
 	for len(todo) > 0 {
 		again, made, err := b.tryPairs(ctx, todo)
@@ -124,7 +125,7 @@ func (b *building) pairs(ctx context.Context) error {
 		}
 		todo = again
 	}
-	return b.setUpPairs(ctx, outers)
+	return b.setUpPairs(ctx, all, outers)
 }
 
 // tryPairs makes pairs in one batch. It returns those ports whose names turned
@@ -168,11 +169,29 @@ func (d *Datapath) pairIndices(err error, inner, outer string, outerIndex *int) 
 	return index, errors.Join(err, err1, err2)
 }
 
-// setUpPairs readies the outer ends for the host.
-func (b *building) setUpPairs(ctx context.Context, outers []int) error {
-	var reqs []*nl.NetlinkRequest
-	for _, index := range outers {
-		reqs = append(reqs, up(index))
+// setUpPairs readies the outer ends for the host, which takes no word from
+// guests on which addresses and routes it has.
+func (b *building) setUpPairs(ctx context.Context, outers []*network.Port, indices []int) error {
+	if len(indices) == 0 {
+		return nil
 	}
-	return wrap("cannot set up host tap", b.d.nl.all(ctx, reqs))
+	err := b.d.space.in(func() error {
+		var failed []error
+		for _, p := range outers {
+			failed = append(failed, sysctl("ipv6", p.Name, "accept_ra", "0"))
+		}
+		return errors.Join(failed...)
+	})
+	if err != nil {
+		b.d.log.Warn("host taps listen to IPv6 router advertisements of guests", "err", err)
+	}
+	var quieten, ups []*nl.NetlinkRequest
+	for _, index := range indices {
+		quieten, ups = append(quieten, quiet(index)), append(ups, up(index))
+	}
+	err = first(b.d.nl.do(ctx, quieten))
+	if err == nil || errors.Is(err, unix.EAFNOSUPPORT) {
+		err = b.d.nl.all(ctx, ups)
+	}
+	return wrap("cannot set up host tap", err)
 }

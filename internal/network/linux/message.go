@@ -85,9 +85,11 @@ func up(index int) *nl.NetlinkRequest {
 	return link(unix.RTM_SETLINK, 0, index, unix.IFF_UP, unix.IFF_UP)
 }
 
-// enslave puts the device on a bridge (0: takes it off) and sets it up.
-func enslave(index, bridge int) *nl.NetlinkRequest {
-	r := up(index)
+func down(index int) *nl.NetlinkRequest { return link(unix.RTM_SETLINK, 0, index, 0, unix.IFF_UP) }
+
+// setMaster puts the device on a bridge, or takes it off (0).
+func setMaster(index, bridge int) *nl.NetlinkRequest {
+	r := link(unix.RTM_SETLINK, 0, index, 0, 0)
 	r.AddData(u32(unix.IFLA_MASTER, uint32(bridge)))
 	return r
 }

@@ -36,7 +36,14 @@ func (d *Datapath) remove(ctx context.Context, indices []int) error {
 	if err == nil {
 		return nil
 	}
-	return d.removeEach(ctx, indices)
+	if err = d.removeEach(ctx, indices); err != nil {
+		d.mu.Lock()
+		for _, index := range indices {
+			d.ports[index] = nil // so that it is tried again
+		}
+		d.mu.Unlock()
+	}
+	return err
 }
 
 // removeEach is for a kernel that does not remove by group.

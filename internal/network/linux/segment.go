@@ -158,7 +158,7 @@ func (d *Datapath) newDevice(ctx context.Context, request func(name string) *nl.
 	for {
 		name := d.name()
 		err := d.nl.all(ctx, []*nl.NetlinkRequest{request(name)})
-		if !errors.Is(err, unix.EEXIST) {
+		if !errors.Is(err, unix.EEXIST) || !d.space.exists(name) {
 			return name, err
 		}
 	}
@@ -216,20 +216,26 @@ func (s *segment) made() bool {
 
 // Destroy removes the devices of a bridge; see network.Datapath.
 func (d *Datapath) Destroy(ctx context.Context, name string) error {
-	d.mu.Lock()
 	var doomed []int
+	var unplug []*nl.NetlinkRequest // as what leaves a bridge must be down, see plug
+	d.mu.Lock()
 	if b := d.bridges[name]; b != nil {
 		for _, s := range b.segments {
 			doomed = append(doomed, s.devices()...)
-			for index, on := range d.ports {
-				if on == s {
-					d.ports[index] = nil
-				}
+		}
+		for index, s := range d.ports {
+			if s != nil && b.segments[s.vlan] == s {
+				d.ports[index] = nil
+				unplug = append(unplug, down(index), setMaster(index, 0))
 			}
 		}
 		delete(d.bridges, name)
 		d.changedLocked()
 	}
 	d.mu.Unlock()
-	return d.remove(ctx, doomed)
+	err := first(d.nl.do(context.WithoutCancel(ctx), unplug))
+	if errors.Is(err, unix.ENODEV) {
+		err = nil // removed by somebody else
+	}
+	return errors.Join(err, d.remove(ctx, doomed))
 }

@@ -3,6 +3,7 @@
 package networktest
 
 import (
+	"bytes"
 	"errors"
 	"net"
 	"net/netip"
@@ -236,4 +237,51 @@ func listenHere(t testing.TB, addr string) *Guest {
 	}
 	t.Cleanup(func() { g.conn.Close() })
 	return g
+}
+
+// Watch opens a packet socket on an interface, in promiscuous mode.
+func Watch(t testing.TB, name string) *os.File {
+	t.Helper()
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proto := uint16(unix.ETH_P_ALL<<8 | unix.ETH_P_ALL>>8)
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, int(proto))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := os.NewFile(uintptr(fd), name)
+	t.Cleanup(func() { f.Close() })
+	index := link.Attrs().Index
+	err = unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: proto, Ifindex: index})
+	if err == nil {
+		err = unix.SetsockoptPacketMreq(fd, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP,
+			&unix.PacketMreq{Ifindex: int32(index), Type: unix.PACKET_MR_PROMISC})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// SeesFrame waits for a frame that starts with prefix on a socket of Watch.
+func SeesFrame(t testing.TB, watch *os.File, prefix []byte, within time.Duration) bool {
+	t.Helper()
+	if err := watch.SetReadDeadline(time.Now().Add(within)); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 4096)
+	for {
+		n, err := watch.Read(buf)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return false
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bytes.HasPrefix(buf[:n], prefix) {
+			return true
+		}
+	}
 }

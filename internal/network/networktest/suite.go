@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"sync"
 	"testing"
@@ -26,6 +27,7 @@ const (
 func Suite(t *testing.T, open func(t testing.TB) network.Datapath) {
 	for name, check := range map[string]func(*testing.T, *bench){
 		"Reach": reach, "Reach6": reach6, "Taps": taps, "Move": move, "HostStaysOut": hostStaysOut,
+		"HostIsSilent": hostIsSilent, "Unplugged": unplugged,
 		"AllOrNothing": allOrNothing, "NamesTaken": namesTaken, "AutoNames": autoNames,
 		"DeleteTwice": deleteTwice, "Cancelled": cancelled, "Destroy": destroy, "Links": links,
 		"Counters": counters, "Hundred": hundred, "Concurrent": concurrent, "CloseRemovesAll": closeRemovesAll,
@@ -204,6 +206,32 @@ func hostStaysOut(t *testing.T, b *bench) {
 	b.delete(t, p)
 }
 
+// hostIsSilent checks that the host sends nothing on its own to a guest.
+func hostIsSilent(t *testing.T, b *bench) {
+	p := b.create(t, network.PortSpec{Kind: network.Tap, Bridge: "br_a", VLAN: 101}, network.PortSpec{Kind: network.Tap, Bridge: "br_a", VLAN: 101})
+	tap := OpenTap(t, p[0].Name)
+	OpenTap(t, p[1].Name)
+	if ReceiveFrame(t, tap, nil, 2*time.Second) {
+		t.Error("a frame came that no guest sent")
+	}
+}
+
+// unplugged checks that a port on no VLAN leads nowhere, and not to the host.
+func unplugged(t *testing.T, b *bench) {
+	p := b.create(t, network.PortSpec{Kind: network.Tap, VLAN: network.Disconnected}, network.PortSpec{Kind: network.Tap, Bridge: "br_a", VLAN: 1})
+	b.move(t, p[1], "", network.Disconnected)
+	for _, p := range p {
+		OpenTap(t, p.Name)
+		link, err := netlink.LinkByName(p.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if link.Attrs().Flags&net.FlagUp != 0 {
+			t.Errorf("%s is up, so that the host would listen to the guest", p.Name)
+		}
+	}
+}
+
 func allOrNothing(t *testing.T, b *bench) {
 	taken := b.create(t, network.PortSpec{Name: "here", Kind: network.Tap, Bridge: "br_a", VLAN: 1})
 	before := Links(t)
@@ -340,12 +368,28 @@ func links(t *testing.T, b *bench) {
 		t.Fatalf("links: %v", list)
 	}
 	for _, l := range list {
-		if !slices.Contains(Links(t), l.Name) {
-			t.Errorf("no interface %s", l.Name)
-		}
+		watchUnicast(t, b, l)
 	}
 	b.delete(t, p...)
 	wait()
+}
+
+// watchUnicast checks that the link shows what one guest sends to another.
+func watchUnicast(t *testing.T, b *bench, l network.Link) {
+	t.Helper()
+	g, gp := b.guest(t, "br_a", l.VLAN)
+	h, hp := b.guest(t, "br_a", l.VLAN)
+	expect(t, g, h, true) // and the bridge learns where they are
+	watch := Watch(t, l.Name)
+	expect(t, g, h, true)
+	dst, err := net.ParseMAC(h.MAC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !SeesFrame(t, watch, dst, yes) {
+		t.Errorf("a frame from guest to guest is not seen on %s", l.Name)
+	}
+	b.delete(t, gp, hp)
 }
 
 func counters(t *testing.T, b *bench) {
