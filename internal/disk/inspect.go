@@ -196,7 +196,8 @@ const (
 func InUse(path string) (bool, error) { return locked(path, lockUse, permAll+lockUnshare-lockUse) }
 
 // Free tells whether a VM could open the image now: nil, or an error of kind
-// State. With write it must be alone, else it only must not be written to.
+// State. With write it must be alone (QEMU itself lets a VM write to what
+// others use below an overlay), else it only must not be written to.
 func Free(path string, write bool) error {
 	written, err := locked(path, lockUse+permWrite, 1)
 	if err != nil {
@@ -209,8 +210,8 @@ func Free(path string, write bool) error {
 	if !write {
 		return nil
 	}
-	read, err := locked(path, lockUnshare+permWrite, 1)
-	if err == nil && read {
+	used, err := locked(path, lockUse, permAll)
+	if err == nil && used {
 		err = errs.WithRemedy(errs.New(errs.State, "disk image %s is in use by another process", path),
 			"launch with snapshot true, or stop the VM that has it open")
 	}
