@@ -26,7 +26,8 @@ type Pipe interface {
 func (c *conn) plumb(ctx context.Context, h PipeHandler, name string) error {
 	p, err := h.OpenPipe(ctx, c.session.Namespace(), name)
 	if err != nil {
-		return err
+		c.refuse(err)
+		return nil
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	published := make(chan struct{})
@@ -44,8 +45,9 @@ func (c *conn) plumb(ctx context.Context, h PipeHandler, name string) error {
 
 // publish writes what the client sends to the pipe, until it sends no more.
 func (c *conn) publish(ctx context.Context, p Pipe) {
+	messages := c.requests.messages()
 	for ctx.Err() == nil {
-		text, err := c.requests.message()
+		text, err := messages.next()
 		if err != nil {
 			return
 		}

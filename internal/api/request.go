@@ -1,9 +1,12 @@
 package api
 
 import (
+	"bufio"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"strings"
 )
 
 // maxRequest bounds one request, in bytes.
@@ -38,12 +41,44 @@ func (r *requests) next() (request, error) {
 	return q, err
 }
 
-// message waits for a JSON string, as pipe mode carries them.
-func (r *requests) message() (string, error) {
-	r.src.left = maxRequest
-	var s string
-	err := r.dec.Decode(&s)
-	return s, err
+// messages reads what follows the requests as the JSON strings of pipe mode.
+// (json.Decoder would wait for the byte after a string.)
+func (r *requests) messages() *messages {
+	return &messages{r: bufio.NewReader(io.MultiReader(r.dec.Buffered(), r.src.r))}
+}
+
+// messages reads a stream of JSON strings that need nothing between them.
+type messages struct {
+	r   *bufio.Reader
+	buf []byte
+}
+
+// next waits for a message. After an error, io.EOF included, there is no next.
+func (m *messages) next() (string, error) {
+	m.buf = m.buf[:0]
+	for escaped := false; ; {
+		c, err := m.r.ReadByte()
+		if err != nil {
+			return "", err
+		}
+		if len(m.buf) == 0 {
+			if strings.IndexByte(" \t\r\n", c) >= 0 {
+				continue
+			}
+			if c != '"' {
+				return "", fmt.Errorf("a message of a pipe starts with %q, not with a quote", c)
+			}
+		}
+		if m.buf = append(m.buf, c); len(m.buf) > maxRequest {
+			return "", errTooBig
+		}
+		if c == '"' && !escaped && len(m.buf) > 1 {
+			var text string
+			err := json.Unmarshal(m.buf, &text)
+			return text, err
+		}
+		escaped = c == '\\' && !escaped
+	}
 }
 
 // bounded fails once more than left bytes were read: what one value may take

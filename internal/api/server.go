@@ -97,12 +97,12 @@ func (s *Server) stop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
-	s.cancel(errClosing)
-	for l := range s.listeners {
-		l.Close() // Serve sees and returns the outcome
-	}
 	for c := range s.conns {
 		c.finish()
+	}
+	s.cancel(errClosing) // only now: what ends by it is a connection's last command
+	for l := range s.listeners {
+		l.Close() // Serve sees and returns the outcome
 	}
 }
 
