@@ -3,6 +3,7 @@ package minicli
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -141,6 +142,9 @@ func (k *compiler) fits(p *pattern, pos, depth int, fold bool) (ok, exact bool, 
 
 func (k *compiler) build(p *pattern, pos int, fold bool) *Command {
 	cmd := p.fill(k.toks[pos:], fold)
+	for key, list := range cmd.Lists {
+		cmd.Lists[key] = slices.Clone(list)
+	}
 	if last := len(p.items) - 1; p.items[last].Type&Nested != 0 {
 		cmd.Sub = k.nested[pos+last].cmd
 		cmd.Sub.Original = k.original(pos + last)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"reflect"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -153,4 +154,44 @@ func TestErrors(t *testing.T) {
 			t.Errorf("Compile(%q): error of type %v", tt.line, reflect.TypeOf(err))
 		}
 	}
+}
+
+// What is typed as the language writes it comes before what differs in case.
+func TestCase(t *testing.T) {
+	c, err := New(&Handler{Patterns: []string{"foo <a,B>", "Foo <x>", "FOX"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line, want := range map[string]string{
+		"foo a": "foo <a,B>", "Foo a": "Foo <x>", "FOX": "FOX", "fox": "FOX", "foo b": "", "fo B": "foo <a,B>", "foo x": "Foo <x>",
+	} {
+		cmd, err := c.Compile(line)
+		if want == "" {
+			if err == nil {
+				t.Errorf("%q is %q, want it to be ambiguous", line, cmd.Pattern)
+			}
+		} else if err != nil || cmd.Pattern != want {
+			t.Errorf("%q: %v, %v, want %q", line, cmd, err, want)
+		}
+	}
+	if cmd := mustCompile(t, c, "fo B"); !cmd.Chose("B") || cmd.Chose("b") {
+		t.Errorf("choices %v", cmd.Choices)
+	}
+}
+
+// A CLI may be used by many at once.
+func TestConcurrent(t *testing.T) {
+	c := language(t)
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 50 {
+				mustCompile(t, c, "namespace foo .json true vm config net a b")
+				_, _ = c.Compile("vm config s")
+				c.Suggest("vm st", nil)
+				c.Help([]string{"vm"})
+			}
+		})
+	}
+	wg.Wait()
 }

@@ -97,7 +97,8 @@ func (p *pattern) nestedAt(n int) int {
 	return -1
 }
 
-// fill makes a command of the words; those that are missing are left out.
+// fill makes a command of the words; those that are missing are left out. A
+// list is a part of toks.
 func (p *pattern) fill(toks []string, fold bool) *Command {
 	c := &Command{Handler: p.handler, Pattern: p.text}
 	for n := 0; n < len(toks) && n < len(p.items); n++ {
@@ -115,7 +116,7 @@ func (p *pattern) fill(toks []string, fold bool) *Command {
 			option, _ := item.option(toks[n], fold)
 			c.Choices[option] = true
 		case item.Type&List != 0:
-			c.Lists = map[string][]string{item.Key: append([]string(nil), toks[n:]...)}
+			c.Lists = map[string][]string{item.Key: toks[n:len(toks):len(toks)]}
 		}
 	}
 	return c
