@@ -25,7 +25,7 @@ func TestHostileLines(t *testing.T) {
 		}
 		c.Suggest(line, func(*Handler, string, string, string, *Command) []string { return nil })
 	}
-	if took := time.Since(start); took > 10*time.Second {
+	if took := time.Since(start); took > time.Minute {
 		t.Errorf("took %v", took)
 	}
 }
