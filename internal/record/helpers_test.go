@@ -2,7 +2,6 @@ package record
 
 import (
 	"context"
-	"fmt"
 	"image"
 	"io"
 	"log/slog"
@@ -184,6 +183,6 @@ func decode(t *testing.T, path string) (updates int, end time.Duration, last *im
 		end, last = frame.Offset, frame.Image
 	}
 	st, _ := f.Stat()
-	t.Log(fmt.Sprintf("%d updates in %v, %d bytes", updates, end, st.Size()))
+	t.Logf("%d updates in %v, %d bytes", updates, end, st.Size())
 	return updates, end, last
 }

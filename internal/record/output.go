@@ -43,8 +43,9 @@ func outputError(path string, err error) error {
 	if errors.As(err, &pe) {
 		err = pe.Err
 	}
+	_, direrr := os.Stat(filepath.Dir(path))
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, fs.ErrNotExist) && direrr != nil:
 		return errs.WithRemedy(errs.New(errs.NotFound, "cannot record to %s: there is no directory %s", path, filepath.Dir(path)), "make the directory first")
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, unix.EROFS):
 		return errs.New(errs.Permission, "cannot record to %s: %w", path, err)

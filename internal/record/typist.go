@@ -3,6 +3,8 @@ package record
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -82,7 +84,7 @@ func (y *typist) close(ctx context.Context) error {
 
 func (y *typist) release() error {
 	var failed []error
-	for k := range y.held {
+	for _, k := range slices.Sorted(maps.Keys(y.held)) {
 		failed = append(failed, y.c.Key(vnc.KeyEvent{Keysym: k}))
 	}
 	if y.last.Buttons != 0 {
@@ -92,9 +94,12 @@ func (y *typist) release() error {
 	return errors.Join(failed...)
 }
 
-// settle asks for one pixel: its arrival tells that all before was read.
+// settle waits for an answer that shows that all before was read. QEMU answers
+// at once to being told of extended keys, but sends pixels, which every server
+// has, only at its next look at the screen, seconds later if that is idle.
 func (y *typist) settle(ctx context.Context) error {
-	if err := y.c.RequestPixel(); err != nil {
+	err := errors.Join(y.c.SetEncodings([]vnc.Encoding{vnc.EncRaw, vnc.EncExtendedKey}), y.c.RequestPixel())
+	if err != nil {
 		return err
 	}
 	select {
