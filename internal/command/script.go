@@ -32,6 +32,7 @@ func Script(files string, help func(words []string) string) []Command {
 		Long:          "Runs a file line by line, in the active namespace until the file itself changes it. A command that fails does not end it; a line that is no command does. With check it only looks whether every line is a command. The path counts from the daemon's working directory; a file that is not there is looked for in the files directory.",
 		Stream:        s.read,
 		Interruptible: true,
+		Suggest:       map[string]Completer{"file": (&Deps{Files: files}).fileNames},
 	}, {
 		Patterns: []string{"echo [args]..."},
 		Short:    "show the arguments",

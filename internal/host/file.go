@@ -1,3 +1,5 @@
+// Package host is the seam to the operating system: processes, files, and the
+// facts of the machine that minimega runs on.
 package host
 
 import (

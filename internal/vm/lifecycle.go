@@ -143,6 +143,7 @@ func (v *VM) kill(ctx context.Context) error {
 func (m *Manager) flush(ctx context.Context, vms []*VM) error {
 	var gone []*VM
 	var taps []string
+	var failed []error
 	for _, v := range vms {
 		if err := v.take(ctx); err != nil {
 			return err
@@ -153,13 +154,16 @@ func (m *Manager) flush(ctx context.Context, vms []*VM) error {
 		}
 		gone = append(gone, v)
 		taps = append(taps, v.tapNames()...)
+		if m.opts.OnFlush != nil {
+			failed = append(failed, errs.InVM(m.opts.OnFlush(ctx, v), v.Name))
+		}
 	}
 	if len(taps) > 0 {
 		if err := m.opts.Network.Delete(ctx, taps...); err != nil {
 			return err
 		}
 	}
-	err := each(ctx, gone, func(_ context.Context, v *VM) error {
+	failed = append(failed, each(ctx, gone, func(_ context.Context, v *VM) error {
 		if err := v.removeDir(); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
@@ -168,6 +172,6 @@ func (m *Manager) flush(ctx context.Context, vms []*VM) error {
 		delete(m.names, nameKey(v.Namespace, v.Name))
 		m.mu.Unlock()
 		return nil
-	})
-	return err
+	}))
+	return errs.Join(failed...)
 }

@@ -35,7 +35,9 @@ type Options struct {
 	// OnEnd is told when a machine's process has ended, before the VM
 	// changes its state.
 	OnEnd func(*VM)
-	Log   *slog.Logger
+	// OnFlush is told before a VM is forgotten and its taps go.
+	OnFlush func(context.Context, *VM) error
+	Log     *slog.Logger
 }
 
 // Manager owns the VMs of this host.

@@ -1,0 +1,47 @@
+package command
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+
+	"minimega/internal/capture"
+	"minimega/internal/namespace"
+	"minimega/internal/network"
+	"minimega/internal/record"
+	"minimega/internal/vlan"
+	"minimega/internal/vm"
+)
+
+// Deps is what the commands about machines and networks act on: the owners,
+// and where files lie.
+type Deps struct {
+	Host  string // name of this host
+	Base  string
+	Files string // files directory, absolute
+	Log   *slog.Logger
+
+	NS       *namespace.Registry
+	VMs      *vm.Manager
+	VLANs    *vlan.Registry
+	Net      *network.Manager
+	Captures *capture.Manager
+	Records  *record.Manager
+	QEMU     QEMU
+	// AbsSnapshot makes disk snapshots name their backing file absolutely.
+	AbsSnapshot bool
+	// Preprocess expands `$VAR` and `file:` in the path of a disk; other
+	// arguments are expanded before a command sees them.
+	Preprocess func(context.Context, string) (string, error)
+}
+
+// Experiment returns the families about machines and networks.
+func Experiment(d *Deps) []Command {
+	return slices.Concat(
+		vmConfig(d), vmLife(d), vmInfo(d), vmDevices(d), vmTags(d),
+		namespaces(d), schedule(d),
+		vlans(d), taps(d), bridges(d),
+		captures(d), displays(d), disks(d),
+		clearAll(d),
+	)
+}

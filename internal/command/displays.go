@@ -1,0 +1,142 @@
+package command
+
+import (
+	"context"
+	"strings"
+
+	"minimega/internal/errs"
+	"minimega/internal/record"
+	"minimega/internal/vm"
+	"minimega/pkg/minicli"
+)
+
+// displays is the family that records and drives the screens of VMs.
+func displays(d *Deps) []Command {
+	name := map[string]Completer{"vm": d.vmNames, "filename": d.fileNames}
+	target := map[string]Completer{"vm": d.vmTargets, "filename": d.fileNames}
+	return []Command{
+		{Patterns: []string{"vnc"}, Short: "show recordings and playbacks of screens",
+			Long: "A row per recording or playback that is under way.", Scope: FanOut, Run: d.listRecords},
+		{Patterns: []string{"vnc <record,> <kb,fb> <vm name> <filename>"}, Short: "record a VM's screen, or its keyboard and mouse",
+			Long: "`fb` records the screen (frame buffer), `kb` the keys and mouse movements of everybody who is connected to the VM's vnc_port.\n" +
+				"A file without a directory lies in the files directory. A VM that was launched but not started can be recorded: its first\n" +
+				"picture is then in the recording.",
+			Scope: VMTarget, Suggest: name, Run: d.startRecord},
+		{Patterns: []string{"vnc <stop,> <kb,fb> <vm name>"}, Short: "end a recording",
+			Long: "Ends a recording and completes its file.", Scope: VMTarget, Suggest: name, Run: d.stopRecord},
+		{Patterns: []string{"vnc <play,> <vm target> <filename>"}, Short: "replay recorded keys and mouse movements",
+			Long:  "Replays a kb recording into running VMs, in the time in which it was recorded.\n" + targetHelp,
+			Scope: VMTarget, Suggest: target, Run: d.play},
+		{Patterns: []string{"vnc <type,> <vm target> <str>..."}, Short: "type text into VMs",
+			Long:  "Presses the keys that make the text, on a US keyboard. Quote it, and write \\n for the Return key.\n" + targetHelp,
+			Scope: VMTarget, Suggest: target, Run: d.typeText},
+		{Patterns: []string{"vnc <stop,> <vm target>"}, Short: "end a playback",
+			Long:  "Ends a playback and releases the keys that it holds.\n" + targetHelp,
+			Scope: VMTarget, Suggest: target, Run: d.stopPlay},
+	}
+}
+
+func (d *Deps) listRecords(_ context.Context, c *Call) (*minicli.Response, error) {
+	var rows [][]string
+	for _, r := range d.Records.List() {
+		if r.Namespace == c.Namespace {
+			rows = append(rows, []string{r.Name, r.Type, r.Time, r.Filename})
+		}
+	}
+	return table([]string{"name", "type", "time", "filename"}, rows)
+}
+
+// screen returns the screen of a VM in one of the states.
+func screen(v *vm.VM, states vm.State, what string) (record.Target, error) {
+	t := record.Target{ID: v.ID, Name: v.Name, Namespace: v.Namespace}
+	if v.State()&states == 0 {
+		remedy := "`vm start " + v.Name + "` first"
+		return t, errs.WithRemedy(errs.New(errs.State, "cannot %s: vm %s is %s", what, v.Name, v.State()), remedy)
+	}
+	m, err := v.Machine()
+	if err != nil {
+		return t, err
+	}
+	s, ok := m.(vm.Displayer)
+	if !ok || s.VNC() == nil {
+		return t, errs.New(errs.Unsupported, "cannot %s: %s %s has no screen", what, v.Type, v.Name)
+	}
+	t.Proxy = s.VNC()
+	return t, nil
+}
+
+func kind(c *Call) string {
+	if c.Chose("kb") {
+		return "kb"
+	}
+	return "fb"
+}
+
+func (d *Deps) startRecord(ctx context.Context, c *Call) (*minicli.Response, error) {
+	v, err := d.VMs.Find(c.Namespace, c.Str("vm"))
+	if err != nil {
+		return nil, err
+	}
+	t, err := screen(v, vm.Building|vm.Running, "record "+kind(c))
+	if err != nil {
+		return nil, err
+	}
+	if kind(c) == "kb" {
+		return done(d.Records.RecordKB(ctx, t, d.filesPath(c.Str("filename"))))
+	}
+	return done(d.Records.RecordFB(ctx, t, d.filesPath(c.Str("filename"))))
+}
+
+func (d *Deps) stopRecord(_ context.Context, c *Call) (*minicli.Response, error) {
+	v, err := d.VMs.Find(c.Namespace, c.Str("vm"))
+	if err != nil {
+		return nil, err
+	}
+	return done(d.Records.Stop(kind(c), c.Namespace, v.Name))
+}
+
+// onScreens does something with the screens of the running VMs of a target.
+func (d *Deps) onScreens(c *Call, what string, do func(record.Target) error) error {
+	vms, err := d.VMs.Targets(c.Namespace, c.Str("vm"))
+	if err != nil {
+		return err
+	}
+	var failed []error
+	for _, v := range vms {
+		if len(vms) > 1 && v.State() != vm.Running {
+			continue // a wide target means those to whom it applies
+		}
+		t, err := screen(v, vm.Running, what)
+		if err == nil {
+			err = do(t)
+		}
+		failed = append(failed, err)
+	}
+	return errs.Join(failed...)
+}
+
+func (d *Deps) play(ctx context.Context, c *Call) (*minicli.Response, error) {
+	path := d.filesPath(c.Str("filename"))
+	return done(d.onScreens(c, "play", func(t record.Target) error { return d.Records.Play(ctx, t, path) }))
+}
+
+func (d *Deps) typeText(ctx context.Context, c *Call) (*minicli.Response, error) {
+	text := strings.Join(c.List("str"), " ")
+	return done(d.onScreens(c, "type", func(t record.Target) error { return d.Records.Type(ctx, t, text) }))
+}
+
+func (d *Deps) stopPlay(_ context.Context, c *Call) (*minicli.Response, error) {
+	vms, err := d.VMs.Targets(c.Namespace, c.Str("vm"))
+	if err != nil {
+		return nil, err
+	}
+	var failed []error
+	for _, v := range vms {
+		err := d.Records.StopPlay(c.Namespace, v.Name)
+		if len(vms) > 1 && errs.KindOf(err) == errs.NotFound {
+			err = nil // of many VMs, those without a playback are not meant
+		}
+		failed = append(failed, err)
+	}
+	return done(errs.Join(failed...))
+}

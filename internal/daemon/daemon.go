@@ -1,0 +1,202 @@
+// Package daemon builds a minimega out of its parts, in order, and takes it
+// apart in reverse. It is the only package that knows all others.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"runtime"
+	"sync"
+	"time"
+
+	"minimega/internal/api"
+	"minimega/internal/basedir"
+	"minimega/internal/capture"
+	"minimega/internal/command"
+	"minimega/internal/host"
+	"minimega/internal/jobs"
+	"minimega/internal/minilog"
+	"minimega/internal/namespace"
+	"minimega/internal/network"
+	"minimega/internal/network/linux"
+	"minimega/internal/record"
+	"minimega/internal/undo"
+	"minimega/internal/vlan"
+	"minimega/internal/vm"
+	"minimega/internal/vm/kvm"
+	"minimega/pkg/minicli"
+)
+
+// Daemon is a running minimega.
+type Daemon struct {
+	Router *api.Router
+
+	cfg   Config
+	log   *slog.Logger
+	quit  *quitter
+	parts undo.Stack // how to take it apart
+	kvm   *kvm.Engine
+
+	server  *api.Server
+	serving sync.WaitGroup
+	failed  chan error
+	stop    chan struct{}
+}
+
+// closeTimeout bounds how long the end of a daemon waits for each part.
+const closeTimeout = 30 * time.Second
+
+// New builds a daemon and opens its socket last, so that whoever can connect
+// can use it. When a part fails, those before it are taken apart again.
+func New(ctx context.Context, cfg Config, logs *minilog.Log) (*Daemon, error) {
+	d := &Daemon{cfg: cfg, log: logs.Logger(), quit: newQuitter(), failed: make(chan error, 1), stop: make(chan struct{})}
+	if err := d.build(ctx, logs); err != nil {
+		return nil, errors.Join(err, d.parts.Unwind())
+	}
+	return d, nil
+}
+
+func (d *Daemon) build(ctx context.Context, logs *minilog.Log) error {
+	hostname, err := os.Hostname()
+	if err != nil {
+		return err
+	}
+	dir, err := basedir.Open(basedir.Options{Path: d.cfg.Base, Group: d.cfg.Group, Force: d.cfg.Force, Log: d.log})
+	if err != nil {
+		return err
+	}
+	d.parts.Push("base directory", dir.Close)
+	if err := os.MkdirAll(d.cfg.Files, 0o755); err != nil {
+		return fmt.Errorf("files directory: %w", err)
+	}
+	deps, err := d.owners(ctx, hostname)
+	if err != nil {
+		return err
+	}
+	cli, err := d.language(deps, logs)
+	if err != nil {
+		return err
+	}
+	d.Router = api.NewRouter(cli, api.Options{Host: hostname, Shared: command.NewShared(namespace.Default), Preprocess: deps.Preprocess, Log: d.log})
+	return d.open(dir)
+}
+
+// owners builds what the commands act on.
+func (d *Daemon) owners(ctx context.Context, hostname string) (*command.Deps, error) {
+	low, high, err := vlan.ParseRange(d.cfg.VLANRange)
+	if err != nil {
+		return nil, err
+	}
+	vlans := vlan.New(d.cfg.Base+"/vlans", d.log)
+	d.parts.Push("vlans", vlans.Close)
+	if err := vlans.SetRange(vlan.Default, low, high); err != nil {
+		return nil, err
+	}
+	net, err := d.network(vlans)
+	if err != nil {
+		return nil, err
+	}
+	engine := kvm.New(kvm.Options{VNCListen: d.cfg.VNCListen, AbsSnapshot: d.cfg.AbsSnapshot, CacheDir: cacheDir(d.cfg.Base)}, d.log)
+	d.parts.Push("kvm engine", engine.Close)
+	d.kvm = engine
+	captures := capture.New(d.log)
+	d.parts.Push("captures", bounded(captures.Close))
+	records := record.New(d.log)
+	d.parts.Push("recordings", bounded(records.Close))
+
+	firstID, err := leftovers(d.cfg, d.log)
+	if err != nil {
+		return nil, err
+	}
+	deps := &command.Deps{Host: hostname, Base: d.cfg.Base, Files: d.cfg.Files, Log: d.log, VLANs: vlans, Net: net, Captures: captures,
+		Records: records, QEMU: qemu{engine}, AbsSnapshot: d.cfg.AbsSnapshot, Preprocess: command.Preprocessor(d.cfg.Files)}
+	deps.VMs = vm.NewManager(vm.Options{
+		Base: d.cfg.Base, Host: hostname, Engines: []vm.Engine{engine}, Network: net, VLANName: vlans.Print,
+		Parallel: launchesAtOnce(), OnEnd: deps.Ended, OnFlush: deps.Flushed, Log: d.log}, firstID)
+	d.parts.Push("vms", func() error { deps.VMs.Close(); return nil })
+	deps.NS = namespace.NewRegistry(namespace.Options{
+		Host: hostname, VMs: deps.VMs, VLANs: vlans, NetDrivers: command.NetDrivers(deps.QEMU), Log: d.log, Clean: deps.Cleaners()})
+	d.parts.Push("namespaces", bounded(func(ctx context.Context) error { return deps.NS.Clear(ctx, "all") }))
+	return deps, nil
+}
+
+// launchesAtOnce is how many VMs are made side by side: a launch waits for
+// QEMU about as long as it computes.
+func launchesAtOnce() int { return 2 * runtime.NumCPU() }
+
+func (d *Daemon) network(vlans *vlan.Registry) (*network.Manager, error) {
+	dp, err := linux.New(d.cfg.Base, d.log)
+	if err != nil {
+		return nil, fmt.Errorf("network: %w", err)
+	}
+	net, err := network.New(dp, network.Options{Base: d.cfg.Base, VLAN: vlans.Qualified, Log: d.log})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("network: %w", err), dp.Close(context.Background()))
+	}
+	d.parts.Push("network", bounded(net.Close))
+	return net, nil
+}
+
+// language makes the command language of all families.
+func (d *Daemon) language(deps *command.Deps, logs *minilog.Log) (*minicli.CLI, error) {
+	table := jobs.New(d.log)
+	d.parts.Push("background processes", table.Close)
+	monitor := host.NewMonitor(d.log, func() host.Commit {
+		var c host.Commit
+		c.VCPUs, c.MemMB, c.NICs, c.VMs = deps.VMs.Commit()
+		return c
+	})
+	d.parts.Push("host monitor", monitor.Close)
+	machine := command.Machine{Facts: monitor.Facts, Checks: checks(d.cfg.Base, d.kvm), Args: d.cfg.Args, Quit: d.quit.Quit}
+	return Language(deps, machine, table, logs)
+}
+
+// open starts answering, with the socket as the last thing to appear.
+func (d *Daemon) open(dir *basedir.Dir) error {
+	d.server = api.NewServer(d.Router, nil, d.log)
+	d.parts.Push("doors", func() error {
+		close(d.stop)
+		err := bounded(d.server.Close)()
+		d.serving.Wait()
+		return err
+	})
+	l, err := dir.Listen()
+	if err != nil {
+		return err
+	}
+	d.serving.Go(func() {
+		if err := d.server.Serve(l); err != nil {
+			d.failed <- err
+		}
+	})
+	d.serving.Go(func() { d.quit.run(d.stop) })
+	return nil
+}
+
+// Wait returns when the daemon is to end: ctx has ended, `quit` was said, or
+// the socket failed, which is the error.
+func (d *Daemon) Wait(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-d.quit.quit:
+		return nil
+	case err := <-d.failed:
+		return err
+	}
+}
+
+// Close ends all VMs and takes the daemon apart.
+func (d *Daemon) Close() error { return d.parts.Unwind() }
+
+// bounded gives a part a context to end in.
+func bounded(end func(context.Context) error) func() error {
+	return func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+		defer cancel()
+		return end(ctx)
+	}
+}

@@ -1,0 +1,64 @@
+package daemon
+
+import (
+	"context"
+	"path/filepath"
+	"slices"
+
+	"minimega/internal/command"
+	"minimega/internal/errs"
+	"minimega/internal/guest"
+	"minimega/internal/host"
+	"minimega/internal/jobs"
+	"minimega/internal/minilog"
+	"minimega/internal/vm"
+	"minimega/internal/vm/kvm"
+	"minimega/pkg/minicli"
+)
+
+// Language makes the command language out of all families of commands.
+func Language(deps *command.Deps, machine command.Machine, table *jobs.Table, logs *minilog.Log) (*minicli.CLI, error) {
+	var cli *minicli.CLI // help is asked for only once it is there
+	help := func(words []string) string { return cli.Help(words) }
+	all := slices.Concat(
+		command.Flags(), command.History(), command.Script(deps.Files, help), command.Process(table),
+		command.Log(logs), command.Debug(deps.Files), command.Misc(machine), command.Experiment(deps))
+	handlers := make([]*minicli.Handler, len(all))
+	for i := range all {
+		c := &all[i]
+		handlers[i] = &minicli.Handler{HelpShort: c.Short, HelpLong: c.Long, Patterns: c.Patterns, Meta: c}
+	}
+	var err error
+	cli, err = minicli.New(handlers...)
+	return cli, err
+}
+
+// qemu answers the questions of commands about QEMU.
+type qemu struct{ *kvm.Engine }
+
+// Arguments returns the command line as text.
+func (q qemu) Arguments(ctx context.Context, id int, dir string, c *vm.Config) (before, after string, err error) {
+	b, a, err := q.Engine.Arguments(ctx, id, dir, c)
+	return kvm.Join(b), kvm.Join(a), err
+}
+
+// checks are what `check` looks at, each owner's among them.
+func checks(base string, engine *kvm.Engine) []host.Check {
+	return append(host.BasicChecks(base),
+		host.QEMU(),
+		host.Check{Name: "kvm", Optional: true, Run: func(ctx context.Context) error {
+			s := engine.KVM(ctx)
+			if s.Works {
+				return nil
+			}
+			return errs.WithRemedy(errs.New(errs.Unsupported, "guests run without KVM, many times slower: %s", s.Reason),
+				"use a host whose processor has virtualisation enabled, or nested virtualisation that works")
+		}},
+		host.Check{Name: "guest kernel", Optional: true, Run: func(context.Context) error {
+			_, err := guest.FindKernel()
+			return err
+		}})
+}
+
+// cacheDir is where findings about the machine are kept between starts.
+func cacheDir(base string) string { return filepath.Join(base, "cache") }
