@@ -8,7 +8,6 @@ import (
 	"minimega/internal/capture/bpf"
 	"minimega/internal/errs"
 	"minimega/internal/namespace"
-	"minimega/internal/vm"
 	"minimega/pkg/minicli"
 )
 
