@@ -134,8 +134,9 @@ func (m *Manager) usersLocked(name string) []string {
 		}
 	}
 	slices.Sort(users)
-	if const5 := 5; len(users) > const5 {
-		users = append(users[:const5], fmt.Sprintf("%d more", len(users)-const5))
+	const most = 5
+	if len(users) > most {
+		users = append(users[:most], fmt.Sprintf("%d more", len(users)-most))
 	}
 	return users
 }

@@ -421,7 +421,7 @@ func (m *Manager) onHostTap(ctx context.Context, name string, f func(Port) error
 		return unknown(name)
 	}
 	if p.Kind != Host {
-		return errs.New(errs.Invalid, "not a host tap")
+		return errs.New(errs.Invalid, "not a host tap: %s", name)
 	}
 	return f(p)
 }

@@ -227,18 +227,6 @@ func ReceiveFrame(t testing.TB, tap *os.File, prefix []byte, within time.Duratio
 	}
 }
 
-// listenHere makes a Guest of the host itself: its socket only.
-func listenHere(t testing.TB, addr string) *Guest {
-	t.Helper()
-	g := &Guest{Addr: netip.MustParseAddr(addr)}
-	var err error
-	if g.conn, err = net.ListenUDP("udp", &net.UDPAddr{IP: g.Addr.AsSlice(), Port: probePort}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { g.conn.Close() })
-	return g
-}
-
 // Watch opens a packet socket on an interface, in promiscuous mode.
 func Watch(t testing.TB, name string) *os.File {
 	t.Helper()
@@ -283,5 +271,26 @@ func SeesFrame(t testing.TB, watch *os.File, prefix []byte, within time.Duration
 		if bytes.HasPrefix(buf[:n], prefix) {
 			return true
 		}
+	}
+}
+
+// Here makes a Guest of the host itself, at one of its addresses: only its socket.
+func Here(t testing.TB, addr string) *Guest {
+	t.Helper()
+	g := &Guest{Addr: netip.MustParseAddr(addr)}
+	var err error
+	if g.conn, err = net.ListenUDP("udp", &net.UDPAddr{IP: g.Addr.AsSlice(), Port: probePort}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { g.conn.Close() })
+	return g
+}
+
+// Solicit sends to an address on the link, so that the guest looks for it.
+func (g *Guest) Solicit(t testing.TB, addr string) {
+	t.Helper()
+	_, err := g.conn.WriteTo([]byte("hello"), &net.UDPAddr{IP: netip.MustParseAddr(addr).AsSlice(), Port: probePort})
+	if err != nil && !noRoute(err) {
+		t.Fatal(err)
 	}
 }
