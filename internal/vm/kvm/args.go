@@ -171,23 +171,31 @@ func (a *argList) disks(c *vm.Config, ahciDisk string) {
 	} else {
 		a.add("-drive", "media=cdrom")
 	}
-	ahci := 0
+	count := map[string]int{}
 	for _, d := range c.Disks {
 		path := d.Path
 		if d.SnapshotPath != "" {
 			path = d.SnapshotPath
 		}
 		iface, cache := diskDefaults(d, c.Snapshot)
-		if iface != "ahci" {
+		n := count[iface]
+		count[iface]++
+		switch iface {
+		case "ahci":
+			if n == 0 {
+				a.add("-device", "ahci,id=ahci")
+			}
+			a.addf("-device", "%s,drive=ahci-drive-%d,bus=ahci.%d", ahciDisk, n, n)
+			a.addf("-drive", "id=ahci-drive-%d,file=%s,media=disk,if=none,cache=%s", n, opt(path), cache)
+		case "scsi": // no PC of QEMU 2.12 or newer brings the controller that if=scsi needs
+			if n == 0 {
+				a.add("-device", "lsi53c895a,id=scsi")
+			}
+			a.addf("-device", "scsi-hd,drive=scsi-drive-%d,bus=scsi.0", n)
+			a.addf("-drive", "id=scsi-drive-%d,file=%s,media=disk,if=none,cache=%s", n, opt(path), cache)
+		default:
 			a.addf("-drive", "file=%s,media=disk,if=%s,cache=%s", opt(path), iface, cache)
-			continue
 		}
-		if ahci == 0 {
-			a.add("-device", "ahci,id=ahci")
-		}
-		a.addf("-device", "%s,drive=ahci-drive-%d,bus=ahci.%d", ahciDisk, ahci, ahci)
-		a.addf("-drive", "id=ahci-drive-%d,file=%s,media=disk,if=none,cache=%s", ahci, opt(path), cache)
-		ahci++
 	}
 }
 

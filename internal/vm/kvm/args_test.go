@@ -58,6 +58,7 @@ func TestArgs(t *testing.T) {
 			c.Disks = []vm.DiskConfig{
 				{Path: "/f/a.qc2", SnapshotPath: "/b/7/disk-0.qcow2"}, {Path: "/f/b,c", Interface: "virtio", Cache: "none"},
 				{Path: "/f/d", Interface: "ahci"}, {Path: "/f/e", Interface: "ahci"},
+				{Path: "/f/g", Interface: "scsi"},
 			}
 			c.Networks, c.BidirectionalCopyPaste = nics(2), true
 			c.QemuAppend, c.UUID = []string{"-device", "usb-mouse"}, "u"

@@ -188,7 +188,6 @@ func TestDisks(t *testing.T) {
 		c.Disks = append(c.Disks, vm.DiskConfig{Path: newImage(t, "a,b"+strconv.Itoa(i), format, "1M"), Interface: iface})
 	}
 	c.Machine = "pc"
-	c.QemuAppend = []string{"-device", "lsi53c895a"}
 	if err := e.Check(t.Context(), c); err != nil {
 		t.Fatal(err)
 	}
@@ -266,7 +265,7 @@ func TestFailedLaunch(t *testing.T) {
 			"start QEMU: QEMU ended: exit status 1: qemu-system-x86_64: -bogus: invalid option", errs.State},
 		"no memory": {tcg, func(t *testing.T, s *vm.Spec) { s.Config.Memory = 1 << 40 },
 			"start QEMU: QEMU ended: exit status 1: qemu-system-x86_64: ", errs.State},
-		"locked image": {tcg, locked, "start QEMU: QEMU ended: exit status 1: qemu-system-x86_64: -drive file=", errs.State},
+		"locked image": {tcg, locked, "start QEMU: QEMU ended: exit status 1: qemu-system-x86_64: Failed to get ", errs.State},
 		"disk missing": {tcg, func(t *testing.T, s *vm.Spec) {
 			s.Config.Disks = []vm.DiskConfig{{Path: newImage(t, "x", "raw", "512")}, {Path: "/nonexistent"}}
 		}, "create disk overlays: disk image /nonexistent does not exist", errs.NotFound},
