@@ -64,7 +64,7 @@ func Dial(ctx context.Context, path string) (*Client, error) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", path)
 	if err != nil {
-		return nil, errs.New(errs.Unreachable, "connect to QMP: %w", err)
+		return nil, errs.New(errs.Unreachable, "QMP socket: %w", err)
 	}
 	return New(ctx, conn)
 }

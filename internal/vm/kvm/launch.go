@@ -209,6 +209,9 @@ func (l *launch) ended(ctx context.Context, err error) error {
 		status := l.proc.Status()
 		return errs.AtStep(errs.New(errs.State, "QEMU ended: %s", describe(status, l.words())), "start QEMU")
 	case <-grace.Done():
+		if ctx.Err() != nil {
+			return l.silent(ctx.Err())
+		}
 		return err
 	}
 }
