@@ -3,6 +3,7 @@ package fetch
 import (
 	"archive/tar"
 	"bufio"
+	"bytes"
 	"compress/bzip2"
 	"compress/gzip"
 	"context"
@@ -24,6 +25,8 @@ const (
 	MaxEntries = 4 << 20
 	// maxName bounds the length of a name in it, in bytes, as Linux does.
 	maxName = 4096
+
+	blockSize = 256 << 10
 )
 
 // ErrTopLevel refuses an archive whose content does not lie in one directory.
@@ -50,7 +53,7 @@ func Untar(ctx context.Context, file string) (dir string, err error) {
 		return "", err
 	}
 	defer root.Close()
-	top, err := unpack(root, tar.NewReader(r))
+	top, err := unpack(ctx, root, tar.NewReader(r))
 	switch {
 	case errors.Is(err, ErrTopLevel):
 		return "", ErrTopLevel
@@ -76,7 +79,7 @@ func decompress(r io.Reader) (io.Reader, error) {
 }
 
 // unpack makes the archive's top-level directory in root and returns its name.
-func unpack(root *os.Root, in *tar.Reader) (top string, err error) {
+func unpack(ctx context.Context, root *os.Root, in *tar.Reader) (top string, err error) {
 	h, name, err := next(in)
 	if err != nil {
 		if errors.Is(err, io.EOF) {
@@ -104,7 +107,7 @@ func unpack(root *os.Root, in *tar.Reader) (top string, err error) {
 		return "", err
 	}
 	defer into.Close()
-	t := &tree{root: into, top: top, owners: os.Geteuid() == 0}
+	t := &tree{ctx: ctx, root: into, top: top, owners: os.Geteuid() == 0, block: make([]byte, blockSize), zeros: make([]byte, blockSize)}
 	if err := t.fill(in, h, name); err != nil {
 		return "", err
 	}
@@ -150,12 +153,15 @@ func next(in *tar.Reader) (*tar.Header, string, error) {
 
 // tree is a directory that is being unpacked.
 type tree struct {
+	ctx     context.Context
 	root    *os.Root
 	top     string
 	owners  bool // keep them
 	dirs    []*tar.Header
 	entries int
 	bytes   int64 // since the last look at the free room
+	block   []byte
+	zeros   []byte // as many as block has bytes
 }
 
 // fill makes all entries, h first. Modes and times of directories come last:
@@ -243,8 +249,29 @@ func (t *tree) file(in io.Reader, h *tar.Header) error {
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(f, in)
-	return errors.Join(err, f.Close())
+	return errors.Join(t.copy(f, in, h.Size), f.Close())
+}
+
+// copy writes size bytes of in to f and leaves zeros out: a sparse file in an
+// archive of a few bytes may have any size. For the same reason it looks at the
+// context by itself: zeros are not read from anywhere.
+func (t *tree) copy(f *os.File, in io.Reader, size int64) error {
+	for done := int64(0); done < size; {
+		if t.ctx.Err() != nil {
+			return context.Cause(t.ctx)
+		}
+		block := t.block[:min(int64(len(t.block)), size-done)]
+		if _, err := io.ReadFull(in, block); err != nil {
+			return err
+		}
+		if !bytes.Equal(block, t.zeros[:len(block)]) {
+			if _, err := f.WriteAt(block, done); err != nil {
+				return err
+			}
+		}
+		done += int64(len(block))
+	}
+	return f.Truncate(size)
 }
 
 // finish sets owner, mode and time. The mode comes after the owner, whose
