@@ -90,17 +90,20 @@ type assembler struct {
 	state string
 }
 
-// assemble makes the program that returns snaplen where root holds, else 0.
-func assemble(root *pred, snaplen uint32) ([]ins, error) {
+// assemble makes the program that returns 0 where root does not hold, and goes
+// on with then where it does.
+func assemble(root *pred, then ...ins) ([]ins, error) {
 	var a assembler
 	yes, no := &label{}, &label{}
 	if err := a.emit(root, yes, no); err != nil {
 		return nil, err
 	}
-	yes.pos = len(a.code)
-	a.code = append(a.code, jumpIns{ins: ins{Op: ret, K: snaplen}})
 	no.pos = len(a.code)
 	a.code = append(a.code, jumpIns{ins: ins{Op: ret, K: 0}})
+	yes.pos = len(a.code)
+	for _, i := range then {
+		a.code = append(a.code, jumpIns{ins: i})
+	}
 	a.widen()
 	return a.resolve()
 }

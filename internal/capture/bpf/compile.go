@@ -64,7 +64,7 @@ func CompileWith(expr string, o Options) (Program, error) {
 	if err != nil {
 		return Program{}, err
 	}
-	ins, err := assemble(root, uint32(o.Snaplen))
+	ins, err := assemble(root, ins{Op: ret, K: uint32(o.Snaplen)})
 	if err != nil {
 		return Program{}, err
 	}

@@ -10,7 +10,6 @@ type family struct {
 	v4, v6    bool   // by which versions of IP
 	ports     bool   // it has ports
 	sap       uint32 // it is an 802.2 LLC service access point
-	base      uint32 // of byte accesses: bytes before offset 0 in an IPv6 packet
 	access    bool   // proto[...] works
 }
 

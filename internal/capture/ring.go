@@ -1,0 +1,327 @@
+package capture
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+)
+
+// The ring: 8 MiB lets the reader be away for some 10 ms at a gigabyte per
+// second, and for seconds on an ordinary link. A block goes to the reader when
+// it is full or retireAfter its first packet.
+const (
+	blockSize   = 256 << 10
+	blockCount  = 32
+	frameSize   = 2048
+	retireAfter = 64 * time.Millisecond
+	downSettles = time.Second // packets later than this are of an interface that is up again
+)
+
+// Offsets in struct tpacket_block_desc, tpacket3_hdr and the sockaddr_ll
+// behind it (linux/if_packet.h).
+const (
+	blockStatus, blockPackets, blockFirst                = 8, 12, 16
+	pktNext, pktSec, pktNsec, pktKept, pktLen            = 0, 4, 8, 12, 16
+	pktStatus, pktMac, pktTCI, pktTPID, pktHeader        = 20, 24, 32, 36, 48
+	pktIndex                                             = pktHeader + 4
+	statusUser                                    uint32 = 1
+	statusTagged, statusTPID                             = 1 << 4, 1 << 6
+	tpidDefault                                          = 0x8100
+)
+
+var (
+	errGone = errors.New("the interface disappeared")
+	native  = binary.NativeEndian
+)
+
+// ring is a packet socket with a TPACKET_V3 receive ring (the kernel's
+// Documentation/networking/packet_mmap.rst). Its reader is one goroutine.
+type ring struct {
+	file   *os.File
+	conn   syscall.RawConn
+	mem    []byte
+	next   int // block to read next
+	woken  chan struct{}
+	bound  int       // interface index, 0 for all
+	downAt time.Time // when the interface was set down: it may come back, or be gone without a word; else zero
+
+	mu       sync.Mutex // guards the fields below
+	received uint64
+	dropped  uint64
+	closed   bool
+}
+
+// packet is a frame in the ring.
+type packet struct {
+	index     int // of the interface
+	sec, nsec uint32
+	length    int
+	data      []byte
+	tagged    bool // the kernel took this tag out of the frame
+	tpid, tci uint16
+}
+
+// openRing makes a socket that gets nothing yet: set the filter, then bind.
+func openRing() (*ring, error) {
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("packet socket", err)
+	}
+	mem, err := mapRing(fd)
+	if err != nil {
+		_ = unix.Close(fd)
+		return nil, err
+	}
+	r := &ring{file: os.NewFile(uintptr(fd), "packet socket"), mem: mem, woken: make(chan struct{}, 1)}
+	if r.conn, err = r.file.SyscallConn(); err != nil {
+		_ = r.close()
+		return nil, err
+	}
+	return r, nil
+}
+
+func mapRing(fd int) ([]byte, error) {
+	if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_VERSION, unix.TPACKET_V3); err != nil {
+		return nil, os.NewSyscallError("packet ring version 3", err)
+	}
+	req := unix.TpacketReq3{
+		Block_size: blockSize, Block_nr: blockCount,
+		Frame_size: frameSize, Frame_nr: blockSize / frameSize * blockCount,
+		Retire_blk_tov: uint32(retireAfter / time.Millisecond),
+	}
+	if err := unix.SetsockoptTpacketReq3(fd, unix.SOL_PACKET, unix.PACKET_RX_RING, &req); err != nil {
+		return nil, os.NewSyscallError("packet ring of 8 MiB", err)
+	}
+	mem, err := unix.Mmap(fd, 0, blockSize*blockCount, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	return mem, os.NewSyscallError("map packet ring", err)
+}
+
+// control runs f on the socket.
+func (r *ring) control(what string, f func(fd int) error) error {
+	var inner error
+	err := r.conn.Control(func(fd uintptr) { inner = f(int(fd)) })
+	if err == nil {
+		err = inner
+	}
+	return os.NewSyscallError(what, err)
+}
+
+// filter sets the program that selects packets, in one step if there was one before.
+func (r *ring) filter(prog []bpf.RawInstruction) error {
+	f := make([]unix.SockFilter, len(prog))
+	for i, p := range prog {
+		f[i] = unix.SockFilter{Code: p.Op, Jt: p.Jt, Jf: p.Jf, K: p.K}
+	}
+	return r.control("attach filter", func(fd int) error {
+		return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
+			&unix.SockFprog{Len: uint16(len(f)), Filter: &f[0]})
+	})
+}
+
+// bind starts the flow from the interface with this index, or all for 0.
+func (r *ring) bind(index int) error {
+	r.bound = index
+	var all [2]byte
+	binary.BigEndian.PutUint16(all[:], unix.ETH_P_ALL)
+	return r.control("bind packet socket", func(fd int) error {
+		return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: native.Uint16(all[:]), Ifindex: index})
+	})
+}
+
+// promiscuous makes the interface pass on frames for others, or no longer.
+func (r *ring) promiscuous(index int, on bool) error {
+	opt := unix.PACKET_ADD_MEMBERSHIP
+	if !on {
+		opt = unix.PACKET_DROP_MEMBERSHIP
+	}
+	return r.control("promiscuous mode", func(fd int) error {
+		return unix.SetsockoptPacketMreq(fd, unix.SOL_PACKET, opt, &unix.PacketMreq{Ifindex: int32(index), Type: unix.PACKET_MR_PROMISC})
+	})
+}
+
+func (r *ring) word(offset int) *uint32 { return (*uint32)(unsafe.Pointer(&r.mem[offset])) }
+
+// ready reports whether a block waits for the reader.
+func (r *ring) ready() bool {
+	return atomic.LoadUint32(r.word(r.next*blockSize+blockStatus))&statusUser != 0
+}
+
+// pending reports whether the kernel is filling a block.
+func (r *ring) pending() bool {
+	return atomic.LoadUint32(r.word(r.next*blockSize+blockPackets)) != 0
+}
+
+// wait returns when a block is ready, when the interface has been set down, at
+// the time set by wakeAt (os.ErrDeadlineExceeded), or with errGone once the
+// interface has been deleted. While it is down, that shows only on a new call.
+func (r *ring) wait() error {
+	gone, known := false, r.down()
+	err := r.conn.Read(func(fd uintptr) bool {
+		if r.ready() {
+			return true
+		}
+		gone = r.lost(int(fd))
+		return gone || r.down() && !known
+	})
+	if err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		if gone {
+			return errGone
+		}
+		return err
+	}
+	return r.waitDown()
+}
+
+// waitDown is wait after the poller has seen nothing but an error of the
+// socket: until it sees a packet it refuses to wait. So a timer does.
+func (r *ring) waitDown() error {
+	r.setDown()
+	gone := false
+	if err := r.control("packet socket", func(fd int) error { gone = r.lost(fd); return nil }); err != nil {
+		return err
+	}
+	if gone {
+		return errGone
+	}
+	t := time.NewTimer(lingers)
+	defer t.Stop()
+	select {
+	case <-r.woken:
+	case <-t.C:
+	}
+	return nil
+}
+
+// lost reports whether the interface has been deleted, and notes when it is down.
+func (r *ring) lost(fd int) bool {
+	if n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR); err == nil && n != 0 {
+		r.setDown()
+	}
+	return r.down() && r.unbound(fd)
+}
+
+func (r *ring) down() bool { return !r.downAt.IsZero() }
+
+func (r *ring) setDown() {
+	if !r.down() {
+		r.downAt = time.Now()
+	}
+}
+
+// unbound reports whether the kernel took the interface from the socket.
+func (r *ring) unbound(fd int) bool {
+	a, err := unix.Getsockname(fd)
+	ll, ok := a.(*unix.SockaddrLinklayer)
+	return r.bound != 0 && err == nil && ok && ll.Ifindex != r.bound
+}
+
+// wake makes wait return, now or when it is called next.
+func (r *ring) wake() {
+	r.wakeAt(time.Unix(1, 0))
+	select {
+	case r.woken <- struct{}{}:
+	default:
+	}
+}
+
+// wakeAt sets the time at which wait returns at the latest; zero for never.
+func (r *ring) wakeAt(t time.Time) { _ = r.file.SetReadDeadline(t) }
+
+// drain calls f for every packet of the blocks that are ready. The packet is
+// valid during the call.
+func (r *ring) drain(f func(*packet)) {
+	for r.ready() {
+		r.walk(r.mem[r.next*blockSize:(r.next+1)*blockSize], f)
+		atomic.StoreUint32(r.word(r.next*blockSize+blockPackets), 0)
+		atomic.StoreUint32(r.word(r.next*blockSize+blockStatus), 0)
+		r.next = (r.next + 1) % blockCount
+		if time.Since(r.downAt) > downSettles {
+			r.downAt = time.Time{}
+		}
+	}
+}
+
+func (r *ring) walk(block []byte, f func(*packet)) {
+	at := int(native.Uint32(block[blockFirst:]))
+	var p packet
+	for range native.Uint32(block[blockPackets:]) {
+		h := block[at:]
+		mac := int(native.Uint16(h[pktMac:]))
+		p.data = h[mac : mac+int(native.Uint32(h[pktKept:]))]
+		p.sec, p.nsec = native.Uint32(h[pktSec:]), native.Uint32(h[pktNsec:])
+		p.length = int(native.Uint32(h[pktLen:]))
+		p.index = int(int32(native.Uint32(h[pktIndex:])))
+		status := native.Uint32(h[pktStatus:])
+		if p.tagged = status&statusTagged != 0; p.tagged {
+			p.tci, p.tpid = uint16(native.Uint32(h[pktTCI:])), tpidDefault
+			if status&statusTPID != 0 {
+				p.tpid = native.Uint16(h[pktTPID:])
+			}
+		}
+		f(&p)
+		at += int(native.Uint32(h[pktNext:]))
+	}
+}
+
+// stats returns how many packets passed the filter into the ring, and how many
+// found no room there.
+func (r *ring) stats() (received, dropped uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.closed {
+		r.countLocked()
+	}
+	return r.received, r.dropped
+}
+
+// countLocked adds the kernel's counters, which reading sets to zero.
+func (r *ring) countLocked() {
+	_ = r.control("packet statistics", func(fd int) error {
+		s, err := unix.GetsockoptTpacketStatsV3(fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
+		if err == nil {
+			r.received += uint64(s.Packets - s.Drops)
+			r.dropped += uint64(s.Drops)
+		}
+		return err
+	})
+}
+
+// close frees socket and ring. The reader must have ended; counters stay.
+func (r *ring) close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return nil
+	}
+	if r.conn != nil {
+		r.countLocked()
+	}
+	r.closed = true
+	return errors.Join(unix.Munmap(r.mem), r.file.Close())
+}
+
+// linkIndex is the index of a network interface.
+func linkIndex(name string) (int, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, os.NewSyscallError("socket", err)
+	}
+	defer unix.Close(fd)
+	req, err := unix.NewIfreq(name)
+	if err != nil {
+		return 0, fmt.Errorf("interface name %q: %w", name, err)
+	}
+	if err := unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, req); err != nil {
+		return 0, fmt.Errorf("interface %s: %w", name, err)
+	}
+	return int(int32(req.Uint32())), nil
+}

@@ -1,0 +1,183 @@
+package capture
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"minimega/internal/capture/pcap"
+)
+
+// lingers is how often records that wait for a busy writer are offered again;
+// a reader of the file sees a packet within retireAfter plus this. As often an
+// interface that is down is asked whether it still exists.
+const lingers = 250 * time.Millisecond
+
+// running is a capture on its way from ring to file. Its goroutine ends when
+// it is told to stop, its interface disappears, or the file takes no more.
+type running struct {
+	spec    Spec
+	started time.Time
+	file    os.FileInfo // to know the file by
+	log     *slog.Logger
+
+	ring *ring
+	sink *sink
+	sel  *selector
+	set  *linkSet // links of a bridge; nil for a single interface
+
+	iface    string // name of the single interface
+	stopping atomic.Bool
+	done     chan struct{}  // closed at the end
+	ended    chan struct{}  // closed shortly before, to end the watchers
+	watchers sync.WaitGroup // goroutines that wait for changes of the links
+	err      error          // why it ended by itself; read after done
+	head     []byte         // addresses and tags of the frame being written
+}
+
+// stop tells the capture to end; done says when it has.
+func (c *running) stop() {
+	c.stopping.Store(true)
+	c.wake()
+}
+
+func (c *running) wake() { c.ring.wake() }
+
+// run is the capture's goroutine.
+func (c *running) run() {
+	defer close(c.done)
+	err := c.loop()
+	gone := errors.Is(err, errGone)
+	if err == nil || gone {
+		c.finish()
+	}
+	close(c.ended)
+	c.watchers.Wait()
+	received, dropped := c.ring.stats()
+	c.statistics(received, dropped)
+	closeErr := errors.Join(c.ring.close(), c.sink.close())
+	if f := c.sink.failure(); f != nil {
+		err = f
+	}
+	switch {
+	case gone && err == nil, errors.Is(err, errGone):
+		c.log.Info("capture ended: its interface disappeared", "path", c.spec.Path)
+		err = nil
+	case err != nil:
+		c.log.Error("capture ended", "path", c.spec.Path, "error", err)
+	}
+	c.err = errors.Join(err, closeErr)
+}
+
+// loop moves packets until the capture ends.
+func (c *running) loop() error {
+	left := false
+	for {
+		// First the deadline, then the reasons to wake: none is missed.
+		deadline := time.Time{}
+		if left || c.ring.down() {
+			deadline = time.Now().Add(lingers)
+		}
+		c.ring.wakeAt(deadline)
+		if err := c.sink.failure(); err != nil || c.stopping.Load() {
+			return err
+		}
+		if c.set != nil {
+			if err := c.follow(); err != nil {
+				return err
+			}
+		}
+		err := c.ring.wait()
+		c.ring.drain(c.packet)
+		left = c.sink.flush()
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			return err
+		}
+	}
+}
+
+// finish takes in what the kernel has not passed on yet.
+func (c *running) finish() {
+	if err := c.ring.filter(rejectAll); err != nil {
+		c.log.Debug("capture goes on while it ends", "path", c.spec.Path, "error", err)
+	}
+	c.ring.drain(c.packet)
+	for until := time.Now().Add(2 * retireAfter); c.ring.pending() && time.Now().Before(until); {
+		c.ring.wakeAt(until)
+		err := c.ring.wait()
+		c.ring.drain(c.packet)
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, errGone) {
+			return
+		}
+	}
+}
+
+// packet writes one frame, if it is wanted, with the tags that belong to it.
+func (c *running) packet(p *packet) {
+	iface, vlan := 0, 0
+	if c.set != nil {
+		l, ok := c.set.known[p.index]
+		if !ok {
+			return
+		}
+		iface, vlan = l.number, l.link.VLAN
+	}
+	if !c.sel.wants(p, vlan) {
+		return
+	}
+	head, tail, length := c.head[:0], p.data, p.length
+	if c.set != nil && !c.set.separate && vlan != 0 && len(tail) >= 12 {
+		head, tail, length = appendTag(append(head, tail[:12]...), tpidDefault, uint16(vlan)), tail[12:], length+4
+	}
+	if p.tagged && len(p.data) >= 12 {
+		if len(head) == 0 {
+			head, tail = append(head, tail[:12]...), tail[12:]
+		}
+		head, length = appendTag(head, p.tpid, p.tci), length+4
+	}
+	head = head[:min(len(head), c.spec.Snaplen)]
+	tail = tail[:min(len(tail), c.spec.Snaplen-len(head))]
+	c.sink.packet(iface, p.sec, p.nsec, length, head, tail)
+	if c.set != nil {
+		c.set.count(p.index)
+	}
+}
+
+// statistics ends the file with what was counted.
+func (c *running) statistics(received, dropped uint64) {
+	now := time.Now()
+	if c.set == nil {
+		s := pcap.Statistics{Start: c.started, End: now, Received: int64(received + dropped), Dropped: int64(dropped)}
+		c.sink.record(func(b []byte) []byte { return c.sink.enc.Statistics(b, 0, s) })
+		return
+	}
+	comment := fmt.Sprintf("%d packets dropped on all interfaces together", dropped)
+	for number, n := range c.set.counts {
+		s := pcap.Statistics{Start: c.started, End: now, Received: int64(n), Dropped: -1, Comment: comment}
+		c.sink.record(func(b []byte) []byte { return c.sink.enc.Statistics(b, number, s) })
+	}
+}
+
+// over reports whether the capture has ended.
+func (c *running) over() bool {
+	select {
+	case <-c.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// info is the state of now.
+func (c *running) info() Info {
+	i := Info{Spec: c.spec, Started: c.started, Packets: c.sink.packets.Load(), Bytes: c.sink.bytes.Load()}
+	_, i.Drops = c.ring.stats()
+	if c.over() {
+		i.Err = c.err
+	}
+	return i
+}
