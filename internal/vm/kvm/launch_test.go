@@ -153,7 +153,7 @@ func TestKillByForce(t *testing.T) {
 	if err := m.Kill(within(t, 200*time.Millisecond)); err != nil {
 		t.Fatal(err)
 	}
-	if d := time.Since(start); d < 150*time.Millisecond || d > 3*time.Second {
+	if d := time.Since(start); d < 150*time.Millisecond || d > 10*time.Second {
 		t.Errorf("took %v", d)
 	}
 	<-m.Done()
@@ -271,7 +271,7 @@ func TestFailedLaunch(t *testing.T) {
 		}, "create disk overlays: disk image /nonexistent does not exist", errs.NotFound},
 		"full disk": {tcg, full, "create disk overlays: ", errs.Resource},
 		"silent": {Options{Accel: "tcg", StartTimeout: 300 * time.Millisecond}, func(t *testing.T, s *vm.Spec) {
-			s.Config.QemuPath = script(t, "echo warming up; while :; do sleep 0.1; done")
+			s.Config.QemuPath = script(t, "echo warming up; kill -STOP $$")
 		}, "connect to QMP: QEMU does not answer: context deadline exceeded; it says: warming up", errs.Unreachable},
 		"no address": {Options{Accel: "tcg", VNCListen: "203.0.113.1"}, func(*testing.T, *vm.Spec) {}, "open VNC: listen tcp 203.0.113.1:0: ", errs.Internal},
 	} {
@@ -288,7 +288,7 @@ func TestFailedLaunch(t *testing.T) {
 			if err == nil || !strings.HasPrefix(err.Error(), "VM "+s.Name+": "+c.want) || !errors.Is(err, c.kind) {
 				t.Errorf("got %v (%s)\nwant %s (%s)", err, errs.KindOf(err), c.want, c.kind)
 			}
-			if d := time.Since(start); d > 3*time.Second {
+			if d := time.Since(start); d > 10*time.Second {
 				t.Errorf("failed after %v", d)
 			}
 			if left := instance(t, s); left != before {
