@@ -97,8 +97,5 @@ func parseRow(text string) (row, error) {
 	if err != nil {
 		return row{}, err
 	}
-	if _, isNumber, _ := number(k.alias); isNumber {
-		return row{}, errs.New(errs.Invalid, "a number cannot be an alias: %q", name)
-	}
 	return row{key: k, vlan: n}, nil
 }

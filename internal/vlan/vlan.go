@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"unicode/utf8"
 
 	"minimega/internal/errs"
 	"minimega/internal/statefile"
@@ -176,11 +177,14 @@ func parseKey(ns, spec string) (key, error) {
 	if k.ns == "" || strings.Contains(k.alias, separator) || !clean(k.ns) || !clean(k.alias) {
 		return key{}, errs.New(errs.Invalid, "malformed VLAN alias: %q", spec)
 	}
+	if _, isNumber, _ := number(k.alias); isNumber {
+		return key{}, errs.New(errs.Invalid, "a number cannot be an alias: %q", spec)
+	}
 	return k, nil
 }
 
 func clean(s string) bool {
-	return len(s) <= maxName && strings.TrimSpace(s) == s &&
+	return len(s) <= maxName && utf8.ValidString(s) && strings.TrimSpace(s) == s &&
 		!strings.ContainsFunc(s, func(c rune) bool { return !strconv.IsPrint(c) })
 }
 
@@ -235,9 +239,6 @@ func (r *Registry) foreignLocked(ns string, rg *Range, n int) bool {
 func (r *Registry) Add(ns, alias string, vlan int) error {
 	if alias == "" {
 		return errEmpty
-	}
-	if _, isNumber, _ := number(alias); isNumber {
-		return errs.New(errs.Invalid, "a number cannot be an alias: %s", alias)
 	}
 	k, err := parseKey(ns, alias)
 	if err != nil {

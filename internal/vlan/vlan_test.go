@@ -241,7 +241,7 @@ func FuzzLoad(f *testing.F) {
 }
 
 func FuzzResolve(f *testing.F) {
-	for _, s := range []string{"a", "5", "x//a", "-1", "", "a b", "0x10", "\xff"} {
+	for _, s := range []string{"a", "5", "x//a", "-1", "", "a b", "0x10", "\xff", "\x83//0", "x//5"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, spec string) {
