@@ -1,0 +1,191 @@
+// Package prompt reads command lines from a person at a terminal, with
+// editing, history and completion, or from whatever else stdin is; and shows
+// long answers through a pager.
+package prompt
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/peterh/liner"
+	"golang.org/x/term"
+
+	"minimega/pkg/minicli"
+)
+
+// maxLine bounds a line that is read where no terminal is, in bytes.
+const maxLine = 4 << 20
+
+// Options say where lines come from.
+type Options struct {
+	In io.Reader // edited only when it is os.Stdin and a terminal
+	// Complete returns the lines that the beginning of one can become.
+	Complete func(ctx context.Context, beginning string) []string
+	History  *History // what Up recalls; nil for nothing
+}
+
+// Reader reads lines. It belongs to one goroutine, Close excepted.
+type Reader struct {
+	in     io.Reader
+	edit   *liner.State // nil where no terminal is
+	cooked liner.ModeApplier
+	raw    liner.ModeApplier
+	hist   *History
+	ctx    context.Context
+	cancel context.CancelFunc
+
+	next  chan string // prompts to read a line for
+	lines chan line
+}
+
+type line struct {
+	text string
+	err  error
+}
+
+// New makes a reader. When it is interactive the terminal is in the reader's
+// hands only while Next waits.
+func New(o Options) (*Reader, error) {
+	r := &Reader{in: o.In, hist: o.History, next: make(chan string), lines: make(chan line, 1)}
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+	if isTerminal(o.In) && isTerminal(os.Stdout) {
+		if err := r.startEditor(o); err != nil {
+			r.cancel()
+			return nil, err
+		}
+	}
+	read := r.plain()
+	if r.edit != nil {
+		read = r.edited
+	}
+	go r.loop(read)
+	return r, nil
+}
+
+// Interactive reports whether a person types.
+func (r *Reader) Interactive() bool { return r.edit != nil }
+
+// Next shows the prompt, unless nobody is there to see it, and waits for a
+// line. io.EOF is the end of the input, or Ctrl-D on an empty line.
+func (r *Reader) Next(ctx context.Context, prompt string) (string, error) {
+	select {
+	case r.next <- prompt:
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
+	case <-r.ctx.Done():
+		return "", io.ErrClosedPipe
+	}
+	select {
+	case l := <-r.lines:
+		return l.text, l.err
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
+	}
+}
+
+// Close gives the terminal back as it was. A read that waits is interrupted
+// where the input can be; on a terminal it lasts until the process ends.
+func (r *Reader) Close() error {
+	r.cancel()
+	if d, ok := r.in.(interface{ SetReadDeadline(time.Time) error }); ok {
+		_ = d.SetReadDeadline(time.Unix(1, 0)) // not every input can do that
+	}
+	if r.edit != nil {
+		return r.edit.Close()
+	}
+	return nil
+}
+
+// loop reads a line for each prompt that is asked for.
+func (r *Reader) loop(read func(prompt string) (string, error)) {
+	for {
+		select {
+		case p := <-r.next:
+			text, err := read(p)
+			r.lines <- line{text, err}
+		case <-r.ctx.Done():
+			return
+		}
+	}
+}
+
+// startEditor takes over the terminal's settings and gives them back at once:
+// they are changed only while a line is edited, so that whatever happens to
+// the process in between leaves a usable terminal.
+func (r *Reader) startEditor(o Options) (err error) {
+	if r.cooked, err = liner.TerminalMode(); err != nil {
+		return err
+	}
+	r.edit = liner.NewLiner()
+	if r.raw, err = liner.TerminalMode(); err != nil {
+		return errors.Join(err, r.edit.Close())
+	}
+	r.edit.SetTabCompletionStyle(liner.TabPrints)
+	r.edit.SetBeep(false)
+	if o.Complete != nil {
+		r.edit.SetWordCompleter(wordCompleter(r.ctx, o.Complete))
+	}
+	for _, l := range o.History.Lines() {
+		r.edit.AppendHistory(l)
+	}
+	return r.cooked.ApplyMode()
+}
+
+// edited reads a line from a person. Ctrl-C clears the line.
+func (r *Reader) edited(prompt string) (string, error) {
+	if err := r.raw.ApplyMode(); err != nil {
+		return "", err
+	}
+	text, err := r.edit.Prompt(prompt)
+	if err == nil && strings.TrimSpace(text) != "" {
+		r.edit.AppendHistory(text)
+		r.hist.Add(text)
+	}
+	return text, errors.Join(err, r.cooked.ApplyMode())
+}
+
+// plain reads lines from anything else.
+func (r *Reader) plain() func(string) (string, error) {
+	s := bufio.NewScanner(r.in)
+	s.Buffer(nil, maxLine)
+	return func(string) (string, error) {
+		if s.Scan() {
+			return s.Text(), nil
+		}
+		if err := s.Err(); err != nil {
+			return "", err
+		}
+		return "", io.EOF
+	}
+}
+
+// wordCompleter shows only the words that come into question, not whole lines.
+func wordCompleter(ctx context.Context, complete func(context.Context, string) []string) liner.WordCompleter {
+	return func(text string, pos int) (head string, words []string, tail string) {
+		runes := []rune(text)
+		before, tail := string(runes[:pos]), string(runes[pos:])
+		start, _, ok := minicli.LastWord(before)
+		if !ok {
+			return before, nil, tail
+		}
+		for _, l := range complete(ctx, before) {
+			if len(l) >= start && l[:start] == before[:start] {
+				words = append(words, l[start:])
+			}
+		}
+		if len(words) == 1 && !strings.HasSuffix(words[0], "/") {
+			words[0] += " "
+		}
+		return before[:start], words, tail
+	}
+}
+
+func isTerminal(v any) bool {
+	f, ok := v.(*os.File)
+	return ok && (f == os.Stdin || f == os.Stdout) && term.IsTerminal(int(f.Fd()))
+}
