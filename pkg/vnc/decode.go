@@ -40,6 +40,7 @@ func (CutText) serverMessage() {}
 type decoder struct {
 	r       *bufio.Reader
 	screen  *image.RGBA
+	limit   int    // pixels
 	discard bool   // keep no pixels, only the size
 	grow    bool   // let rectangles outside the screen enlarge it
 	line    []byte // scratch
@@ -47,7 +48,7 @@ type decoder struct {
 }
 
 func newDecoder(r *bufio.Reader, w, h int, discard bool) (*decoder, error) {
-	d := &decoder{r: r, discard: discard}
+	d := &decoder{r: r, limit: MaxPixels, discard: discard}
 	return d, d.resize(w, h)
 }
 
@@ -55,7 +56,7 @@ func (d *decoder) size() (w, h int) { return d.screen.Rect.Dx(), d.screen.Rect.D
 
 // resize makes the screen w x h and keeps what fits.
 func (d *decoder) resize(w, h int) error {
-	if err := checkSize(w, h); err != nil {
+	if err := checkSize(w, h, d.limit); err != nil {
 		return err
 	}
 	if d.discard {

@@ -106,9 +106,9 @@ func flag(b bool) uint8 {
 	return 0
 }
 
-// checkSize refuses screens beyond the limits.
-func checkSize(w, h int) error {
-	if w < 0 || h < 0 || w > MaxSide || h > MaxSide || w*h > MaxPixels {
+// checkSize refuses screens of more than limit pixels, or too long a side.
+func checkSize(w, h, limit int) error {
+	if w < 0 || h < 0 || w > MaxSide || h > MaxSide || w*h > limit {
 		return fmt.Errorf("%w: %dx%d", ErrTooLarge, w, h)
 	}
 	return nil

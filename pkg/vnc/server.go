@@ -27,7 +27,7 @@ type Screen struct {
 
 // NewScreen makes a black screen.
 func NewScreen(w, h int) (*Screen, error) {
-	if err := checkSize(w, h); err != nil {
+	if err := checkSize(w, h, MaxPixels); err != nil {
 		return nil, err
 	}
 	return &Screen{img: newScreen(w, h), version: 1, changed: make(chan struct{})}, nil
@@ -44,7 +44,7 @@ func (s *Screen) Draw(fn func(*image.RGBA)) {
 // Show replaces the content, and the size if m has another.
 func (s *Screen) Show(m image.Image) error {
 	b := m.Bounds()
-	if err := checkSize(b.Dx(), b.Dy()); err != nil {
+	if err := checkSize(b.Dx(), b.Dy(), MaxPixels); err != nil {
 		return err
 	}
 	img := newScreen(b.Dx(), b.Dy())
