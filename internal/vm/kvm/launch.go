@@ -59,6 +59,8 @@ func (e *Engine) Launch(ctx context.Context, s *vm.Spec) (vm.Machine, error) {
 
 func (l *launch) path(name string) string { return filepath.Join(l.spec.Dir, name) }
 
+func (l *launch) overlay(i int) string { return l.path(fmt.Sprintf("disk-%d.qcow2", i)) }
+
 // createOverlays gives each disk an overlay, if the VM shall not change it.
 // One left by an earlier run in the same directory is replaced: a snapshot
 // begins anew with each launch.
@@ -73,7 +75,7 @@ func (l *launch) createOverlays(ctx context.Context) (err error) {
 	}()
 	for i := range l.spec.Config.Disks {
 		d := &l.spec.Config.Disks[i]
-		d.SnapshotPath = l.path(fmt.Sprintf("disk-%d.qcow2", i))
+		d.SnapshotPath = l.overlay(i)
 		if err := removeFile(d.SnapshotPath); err != nil {
 			return err
 		}

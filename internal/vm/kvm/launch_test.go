@@ -159,25 +159,53 @@ func TestKillByForce(t *testing.T) {
 	<-m.Done()
 }
 
-func TestCloseLeavesProcess(t *testing.T) {
+// TestAdopt lets go of a machine and takes it over, as the next daemon would.
+func TestAdopt(t *testing.T) {
+	ctx := within(t, time.Minute)
 	e := newEngine(t, tcg)
-	s := spec(t, 1, small())
-	made, err := e.Launch(within(t, time.Minute), s)
+	c := small()
+	c.Disks = []vm.DiskConfig{{Path: newImage(t, "img", "raw", "1M")}}
+	s := spec(t, 1, c)
+	made, err := e.Launch(ctx, s)
 	if err != nil {
+		t.Fatal(err)
+	}
+	pid := made.Pid()
+	defer func() { // it stays our child
+		_ = unix.Kill(pid, unix.SIGKILL)
+		_, _ = unix.Wait4(pid, nil, 0, nil)
+	}()
+	if err := made.Start(ctx); err != nil {
 		t.Fatal(err)
 	}
 	if err := made.Close(); err != nil {
 		t.Fatal(err)
 	}
-	defer func() {
-		_ = unix.Kill(made.Pid(), unix.SIGKILL)
-		_, _ = unix.Wait4(made.Pid(), nil, 0, nil)
-	}()
-	c, err := qmp.Dial(within(t, 5*time.Second), filepath.Join(s.Dir, "qmp")) // free for the next daemon
+	next := *s
+	next.Config = small()
+	next.Config.Disks = []vm.DiskConfig{{Path: c.Disks[0].Path}}
+	if _, err := e.Adopt(ctx, &next, os.Getpid()); !errors.Is(err, errs.NotFound) || !strings.Contains(err.Error(), "find QEMU: process") {
+		t.Errorf("adopted another process: %v", err)
+	}
+	again, err := e.Adopt(ctx, &next, pid)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = c.Close()
+	m := again.(*Machine)
+	if got := status(t, m); got != "running" || next.Config.Disks[0].SnapshotPath != c.Disks[0].SnapshotPath {
+		t.Errorf("adopted: %s, %+v", got, next.Config.Disks)
+	}
+	checkVNC(t, m)
+	if err := m.Kill(ctx); err != nil {
+		t.Fatal(err)
+	}
+	<-m.Done()
+	if err := errors.Join(m.Err(), m.Close()); err != nil {
+		t.Error(err)
+	}
+	if _, err := e.Adopt(ctx, &next, pid); !errors.Is(err, errs.NotFound) {
+		t.Errorf("adopted the dead: %v", err)
+	}
 }
 
 func TestDisks(t *testing.T) {
