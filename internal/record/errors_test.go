@@ -78,6 +78,27 @@ func TestRecordWithoutScreen(t *testing.T) {
 	}
 }
 
+func TestOneFileOneRecording(t *testing.T) {
+	a, b := newMachine(t, "a", 10, 10), newMachine(t, "b", 10, 10)
+	m := newManager(t)
+	dir := t.TempDir()
+	alias := filepath.Join(t.TempDir(), "alias")
+	if err := errors.Join(os.Symlink(dir, alias), m.RecordKB(t.Context(), a.Target, dir+"/x")); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{dir + "/x": "by the record kb of a", alias + "/x": "by another recording"} {
+		if err := m.RecordKB(t.Context(), b.Target, path); !errors.Is(err, errs.State) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	if err := m.Stop("kb", "ns", "a"); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.RecordKB(t.Context(), b.Target, alias+"/x"); err != nil {
+		t.Errorf("after the first was stopped: %v", err)
+	}
+}
+
 func TestStopUnknown(t *testing.T) {
 	m := newManager(t)
 	for kind, want := range map[string]string{"kb": "kb recording x not found", "fb": "fb recording x not found", "zb": `"zb" is not a kind of recording: kb or fb`} {

@@ -35,6 +35,10 @@ func openOutput(j *job) (*output, error) {
 		_ = f.Close()
 		return nil, errs.New(errs.Invalid, "cannot record to %s: it is not a plain file", j.path)
 	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		_ = f.Close()
+		return nil, errs.New(errs.State, "cannot record to %s: it is being written by another recording", j.path)
+	}
 	return &output{File: f, fresh: fresh, job: j}, nil
 }
 

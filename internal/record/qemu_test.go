@@ -1,6 +1,10 @@
 package record
 
 import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -84,4 +88,28 @@ func screen(t *testing.T, target Target) []byte {
 		t.Fatal(err)
 	}
 	return img.Pix
+}
+
+// TestTypeLosesNothing types more than QEMU's queue of keys holds, and counts
+// the keys that reached the machine's keyboard.
+func TestTypeLosesNothing(t *testing.T) {
+	trace := filepath.Join(t.TempDir(), "trace")
+	target := newQEMU(t, "-boot", "menu=on,splash-time=60000", "-d", "trace:input_event_key_qcode", "-D", trace)
+	m := newManager(t)
+	text := strings.Repeat("all work and no play ", 16)
+	if err := m.Type(t.Context(), target, text); err != nil {
+		t.Fatal(err)
+	}
+	count := func() int {
+		data, err := os.ReadFile(trace)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return bytes.Count(data, []byte("input_event_key_qcode"))
+	}
+	want := 2 * len(text)
+	eventually(t, func() bool { return count() >= want })
+	if n := count(); n != want {
+		t.Errorf("%d key events reached the keyboard, want %d", n, want)
+	}
 }
