@@ -222,7 +222,7 @@ func (d *Datapath) Close(ctx context.Context) error {
 	doomed := slices.Collect(maps.Keys(d.ports))
 	for _, b := range d.bridges {
 		for _, s := range b.segments {
-			doomed = append(doomed, s.devices()...)
+			doomed = append(doomed, s.devicesLocked()...)
 		}
 	}
 	clear(d.ports)

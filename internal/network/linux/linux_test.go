@@ -16,7 +16,7 @@ func asDatapath(t testing.TB) network.Datapath { return newDatapath(t) }
 
 func newDatapath(t testing.TB) *Datapath {
 	t.Helper()
-	d, err := New(t.Name(), slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})))
+	d, err := New(t.TempDir(), slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,9 +14,21 @@ import (
 	"minimega/internal/network"
 )
 
-// bridge is what people call a bridge: a set of segments, one for each VLAN.
+// bridge is what people call a bridge: a set of segments, one for each VLAN, and
+// what applies to all of them. It lasts as long as the datapath.
 type bridge struct {
 	segments map[int]*segment // by VLAN
+	uplinks  map[string]*uplink
+	config   map[string]string
+
+	turn chan struct{} // whoever makes a segment or changes what applies to all holds it
+}
+
+func newBridgeState() *bridge {
+	return &bridge{
+		segments: map[int]*segment{}, uplinks: map[string]*uplink{}, config: map[string]string{},
+		turn: make(chan struct{}, 1),
+	}
 }
 
 // segment is one VLAN of a bridge: a bridge device of the kernel.
@@ -30,15 +42,18 @@ type segment struct {
 	mtu    int  // that its ports must have, 0 for any
 	own    bool // we made the device
 
-	ports int // how many use it; guarded by Datapath.mu
+	// Guarded by Datapath.mu:
+	ports int            // how many use it
+	extra map[string]int // devices of ours that join it with an uplink, by the uplink's name
 }
 
-// devices returns the indices of all devices that we made for the segment.
-func (s *segment) devices() []int {
-	if !s.own {
-		return nil
+// devicesLocked returns the indices of all devices that we made for the segment.
+func (s *segment) devicesLocked() []int {
+	list := slices.Collect(maps.Values(s.extra))
+	if s.own {
+		list = append(list, s.index)
 	}
-	return []int{s.index}
+	return list
 }
 
 func (d *Datapath) changedLocked() {
@@ -49,30 +64,42 @@ func (d *Datapath) changedLocked() {
 // acquire returns the segment of a VLAN, made if needed, for one more port.
 func (d *Datapath) acquire(ctx context.Context, name string, vlan int) (*segment, error) {
 	d.mu.Lock()
-	b := d.bridges[name]
-	if b == nil {
-		b = &bridge{segments: map[int]*segment{}}
-		d.bridges[name] = b
-	}
+	b := d.bridgeLocked(name)
 	s := b.segments[vlan]
 	first := s == nil
 	if first {
-		s = &segment{bridge: name, vlan: vlan, ready: make(chan struct{})}
+		s = &segment{bridge: name, vlan: vlan, ready: make(chan struct{}), extra: map[string]int{}}
 		b.segments[vlan] = s
 	}
 	s.ports++
 	d.mu.Unlock()
 
 	if first {
-		d.makeSegment(ctx, s)
+		d.makeSegment(ctx, b, s)
 	}
 	<-s.ready // made by another caller within milliseconds
 	return s, s.err
 }
 
-func (d *Datapath) makeSegment(ctx context.Context, s *segment) {
-	// Others may be waiting for it, so that it is not ours to cancel.
-	s.err = d.makeBridge(context.WithoutCancel(ctx), s)
+func (d *Datapath) bridgeLocked(name string) *bridge {
+	b := d.bridges[name]
+	if b == nil {
+		b = newBridgeState()
+		d.bridges[name] = b
+	}
+	return b
+}
+
+func (d *Datapath) makeSegment(ctx context.Context, b *bridge, s *segment) {
+	b.turn <- struct{}{} // held by others for milliseconds
+	defer func() { <-b.turn }()
+	ctx = context.WithoutCancel(ctx) // others may be waiting for it, so that it is not ours to cancel
+	s.err = d.makeBridge(ctx, s)
+	if s.err == nil {
+		if s.err = d.prepare(ctx, b, s); s.err != nil {
+			s.err = errors.Join(s.err, d.remove(ctx, d.doomed(s)))
+		}
+	}
 	d.mu.Lock()
 	if s.err != nil {
 		d.forgetLocked(s)
@@ -82,14 +109,18 @@ func (d *Datapath) makeSegment(ctx context.Context, s *segment) {
 	close(s.ready)
 }
 
+func (d *Datapath) doomed(s *segment) []int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return s.devicesLocked()
+}
+
 func (d *Datapath) forgetLocked(s *segment) {
 	b := d.bridges[s.bridge]
-	if b != nil && b.segments[s.vlan] == s {
-		delete(b.segments, s.vlan)
-		if len(b.segments) == 0 {
-			delete(d.bridges, s.bridge)
-		}
+	if b == nil || b.segments[s.vlan] != s {
+		return
 	}
+	delete(b.segments, s.vlan)
 }
 
 // release takes one port off each of the segments (nil ones are passed by) and
@@ -104,7 +135,7 @@ func (d *Datapath) release(segments ...*segment) []int {
 		}
 		if s.ports--; s.ports == 0 {
 			d.forgetLocked(s)
-			doomed = append(doomed, s.devices()...)
+			doomed = append(doomed, s.devicesLocked()...)
 		}
 	}
 	if doomed != nil {
@@ -216,26 +247,46 @@ func (s *segment) made() bool {
 
 // Destroy removes the devices of a bridge; see network.Datapath.
 func (d *Datapath) Destroy(ctx context.Context, name string) error {
-	var doomed []int
-	var unplug []*nl.NetlinkRequest // as what leaves a bridge must be down, see plug
 	d.mu.Lock()
-	if b := d.bridges[name]; b != nil {
-		for _, s := range b.segments {
-			doomed = append(doomed, s.devices()...)
-		}
-		for index, s := range d.ports {
-			if s != nil && b.segments[s.vlan] == s {
-				d.ports[index] = nil
-				unplug = append(unplug, down(index), setMaster(index, 0))
-			}
-		}
-		delete(d.bridges, name)
-		d.changedLocked()
-	}
+	b := d.bridges[name]
 	d.mu.Unlock()
+	if b == nil {
+		return nil
+	}
+	b.turn <- struct{}{}
+	defer func() { <-b.turn }()
+	doomed, unplug := d.forgetBridge(b)
 	err := first(d.nl.do(context.WithoutCancel(ctx), unplug))
 	if errors.Is(err, unix.ENODEV) {
 		err = nil // removed by somebody else
 	}
 	return errors.Join(err, d.remove(ctx, doomed))
+}
+
+// forgetBridge empties a bridge, of which the caller has the turn. It returns
+// the devices to remove, and what must be done to others before.
+func (d *Datapath) forgetBridge(b *bridge) (doomed []int, unplug []*nl.NetlinkRequest) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for index, s := range d.ports {
+		if s != nil && b.segments[s.vlan] == s {
+			d.ports[index] = nil
+			unplug = append(unplug, down(index), setMaster(index, 0)) // down: see plug
+		}
+	}
+	for vlan, s := range b.segments {
+		if s.made() { // others are on their way for ports to come
+			doomed = append(doomed, s.devicesLocked()...)
+			delete(b.segments, vlan)
+		}
+	}
+	for _, u := range b.uplinks {
+		if u.iface != 0 {
+			unplug = append(unplug, setMaster(u.iface, 0))
+		}
+	}
+	clear(b.uplinks)
+	clear(b.config)
+	d.changedLocked()
+	return doomed, unplug
 }
