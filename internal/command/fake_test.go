@@ -167,6 +167,9 @@ func testCommands() []Command {
 			return done(nil)
 		},
 	}, {
+		Patterns: []string{"clear namespace [name]"}, Short: "leave", Long: "leave the namespace",
+		Run: func(context.Context, *Call) (*minicli.Response, error) { return done(nil) },
+	}, {
 		Patterns: []string{"namespace <name> (command)"}, Short: "in a namespace", Long: "run in a namespace",
 		Stream: func(ctx context.Context, c *Call) error {
 			n := *c

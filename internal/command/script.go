@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"minimega/internal/errs"
+	"minimega/internal/namespace"
 	"minimega/pkg/minicli"
 )
 
@@ -180,7 +181,7 @@ func (r *reading) follow(c *minicli.Command, before sessionState, failed bool) {
 	}
 	// Under `namespace X read …`, or when the switch is to the one that is
 	// active already, the session does not show it.
-	if name, ok := switchesTo(c); ok && !failed {
+	if name, ok := switchesTo(c, r.namespace); ok && !failed {
 		r.namespace = name
 	}
 }
@@ -193,12 +194,20 @@ type sessionState struct {
 
 func stateOf(s *Session) sessionState { return sessionState{s.Namespace(), s.Flags()} }
 
-// switchesTo returns the namespace that a command makes the active one.
-func switchesTo(c *minicli.Command) (string, bool) {
-	if c.Nop() || c.Pattern != "namespace [name]" || !c.Has("name") {
+// switchesTo returns the namespace that a command makes the active one; from
+// is the one it runs in.
+func switchesTo(c *minicli.Command, from string) (string, bool) {
+	if c.Nop() {
 		return "", false
 	}
-	return c.Str("name"), true
+	name := c.Str("name")
+	switch c.Pattern {
+	case "namespace [name]":
+		return name, name != ""
+	case "clear namespace [name]":
+		return namespace.Default, name == "" || name == from || name == "all"
+	}
+	return "", false
 }
 
 // isRead reports whether c, or the command nested in it, reads a file.

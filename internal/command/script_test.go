@@ -98,6 +98,15 @@ func TestReadTagged(t *testing.T) {
 	}
 }
 
+func TestReadLeavesNamespace(t *testing.T) {
+	c, _ := scriptClient(t)
+	path := script(t, "clear namespace other", "echo 1", "clear namespace", "echo 2", "namespace y", "clear namespace y", "echo 3")
+	c.run("namespace x read " + path)
+	c.runner.lines = c.runner.lines[1:]
+	c.expectLines("x: clear namespace other", "x: echo 1", "x: clear namespace", "minimega: echo 2", "minimega: namespace y",
+		"y: clear namespace y", "minimega: echo 3")
+}
+
 // Flags that the script sets count for the lines after it, on top of those of
 // the command that reads.
 func TestReadFlags(t *testing.T) {

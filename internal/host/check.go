@@ -58,8 +58,7 @@ func RunChecks(ctx context.Context, checks []Check) []Finding {
 func BasicChecks(dir string) []Check {
 	return []Check{
 		{Name: "kernel", Run: func(context.Context) error { return checkKernel(3, 18) }},
-		Program("qemu-img", "qemu-utils", false),
-		Program("ovs-vsctl", "openvswitch-switch, if bridges are to be Open vSwitch's", true),
+		Program("qemu-img", "qemu-utils"),
 		{Name: "tun", Run: func(context.Context) error { return checkTun("/dev/net/tun") }},
 		{Name: "bridge", Run: checkBridge},
 		{Name: "disk space", Run: func(context.Context) error { return checkSpace(dir, 1<<30) }},
@@ -68,8 +67,8 @@ func BasicChecks(dir string) []Check {
 
 // Program checks that a program is in $PATH; pkg is the Debian package that
 // has it.
-func Program(name, pkg string, optional bool) Check {
-	return Check{Name: name, Optional: optional, Run: func(context.Context) error {
+func Program(name, pkg string) Check {
+	return Check{Name: name, Run: func(context.Context) error {
 		_, err := exec.LookPath(name)
 		if err != nil {
 			err = errs.WithRemedy(errs.Wrap(errs.NotFound, err), "install "+pkg)
@@ -99,19 +98,6 @@ func qemuArch() string {
 		return "aarch64"
 	}
 	return runtime.GOARCH
-}
-
-// GuestKernel checks that one of the files is there that the built-in guest
-// could boot; patterns are those of filepath.Glob.
-func GuestKernel(patterns ...string) Check {
-	return Check{Name: "guest kernel", Optional: true, Run: func(context.Context) error {
-		for _, p := range patterns {
-			if files, _ := filepath.Glob(p); len(files) > 0 {
-				return nil
-			}
-		}
-		return errs.WithRemedy(errs.New(errs.NotFound, "nothing matches %s, the built-in guest has no kernel to boot", strings.Join(patterns, " or ")), "install linux-image-cloud-amd64, or run `make setup`")
-	}}
 }
 
 func checkKernel(major, minor int) error {

@@ -25,7 +25,7 @@ func TestRunChecks(t *testing.T) {
 
 func TestMissingProgram(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
-	for _, c := range []Check{Program("qemu-img", "qemu-utils", false), QEMU()} {
+	for _, c := range []Check{Program("qemu-img", "qemu-utils"), QEMU()} {
 		err := c.Run(t.Context())
 		if !errors.Is(err, errs.NotFound) || !strings.Contains(err.Error(), "install qemu-") || !oneLine.MatchString(err.Error()) {
 			t.Errorf("%s: %v", c.Name, err)
@@ -37,18 +37,6 @@ func TestMissingProgram(t *testing.T) {
 	}
 	if err := QEMU().Run(t.Context()); err != nil {
 		t.Errorf("kvm is there: %v", err)
-	}
-}
-
-func TestGuestKernel(t *testing.T) {
-	dir := t.TempDir()
-	c := GuestKernel(dir+"/none*", dir+"/vmlinuz-*")
-	if err := c.Run(t.Context()); err == nil {
-		t.Error("a kernel where there is none")
-	}
-	fakeFile(t, dir+"/vmlinuz-6", "")
-	if err := c.Run(t.Context()); err != nil {
-		t.Error(err)
 	}
 }
 

@@ -141,7 +141,7 @@ func (t *Table) lines(id int, stream string) func(io.Reader) {
 // ends, its whole process group is killed.
 //
 // A child that the program leaves behind may hold the output open: Run waits
-// for it for a moment and then returns what there is.
+// for it for a moment, returns what there is, and the table reads the rest.
 func (t *Table) Run(ctx context.Context, args []string) (stdout, stderr string, err error) {
 	if err := t.enter(); err != nil {
 		return "", "", err
@@ -155,6 +155,7 @@ func (t *Table) Run(ctx context.Context, args []string) (stdout, stderr string, 
 		return "", "", err
 	}
 	err = p.wait(ctx, lingering)
+	t.wg.Go(func() { p.discard(t.ctx) })
 	if ctx.Err() != nil {
 		err = fmt.Errorf("%s: interrupted", args[0])
 	}

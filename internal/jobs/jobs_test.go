@@ -93,11 +93,13 @@ func TestRunCancelled(t *testing.T) {
 	until(t, "the child dies", func() bool { return !alive(pid) })
 }
 
-// A child that is left behind with our pipe does not hold the caller.
+// A child that is left behind with our pipe does not hold the caller, and
+// lives on: what it writes is read.
 func TestRunLeavesChild(t *testing.T) {
 	tab := table(t)
+	file := t.TempDir() + "/wrote"
 	start := time.Now()
-	out, _, err := tab.Run(t.Context(), []string{"sh", "-c", "sleep 600 & echo $!"})
+	out, _, err := tab.Run(t.Context(), []string{"sh", "-c", "(sleep 3; echo late; echo > " + file + "; exec sleep 600) & echo $!"})
 	if err != nil || time.Since(start) > 60*time.Second {
 		t.Fatalf("%v after %v", err, time.Since(start))
 	}
@@ -105,10 +107,11 @@ func TestRunLeavesChild(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer func() { _ = syscall.Kill(pid, syscall.SIGKILL) }()
+	until(t, "the child writes", func() bool { _, err := os.Stat(file); return err == nil })
 	if !alive(pid) {
-		t.Error("the child was killed")
+		t.Error("the child is dead")
 	}
-	_ = syscall.Kill(pid, syscall.SIGKILL)
 }
 
 func TestOutputBound(t *testing.T) {

@@ -31,6 +31,7 @@ const (
 type process struct {
 	cmd            *exec.Cmd
 	stdout, stderr *output
+	read           chan struct{} // closed at the end of both streams
 }
 
 // start runs args[0] with an empty input, in its own process group. The caller
@@ -40,7 +41,7 @@ func start(args []string) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &process{cmd: &exec.Cmd{Path: path, Args: args, SysProcAttr: &syscall.SysProcAttr{Setpgid: true}}}
+	p := &process{read: make(chan struct{}), cmd: &exec.Cmd{Path: path, Args: args, SysProcAttr: &syscall.SysProcAttr{Setpgid: true}}}
 	if p.stdout, p.cmd.Stdout, err = newOutput(); err != nil {
 		return nil, err
 	}
@@ -70,13 +71,13 @@ func (p *process) closeWriters() {
 
 // wait returns once the process has ended and all its output is read. If
 // others keep the output open after its end, wait gives them linger (forever:
-// until ctx ends). When ctx ends the process group is killed.
+// until ctx ends); the caller must then discard what they write. When ctx ends
+// the process group is killed.
 func (p *process) wait(ctx context.Context, linger time.Duration) error {
 	var readers sync.WaitGroup
 	readers.Go(p.stdout.read)
 	readers.Go(p.stderr.read)
-	read := make(chan struct{})
-	go func() { readers.Wait(); close(read) }()
+	go func() { readers.Wait(); close(p.read) }()
 
 	exited := make(chan struct{})
 	killed := make(chan struct{})
@@ -91,7 +92,7 @@ func (p *process) wait(ctx context.Context, linger time.Duration) error {
 	p.awaitExit()
 	close(exited)
 	<-killed
-	p.drain(ctx, read, linger)
+	p.drain(ctx, linger)
 	return p.cmd.Wait()
 }
 
@@ -106,9 +107,9 @@ func (p *process) awaitExit() {
 	}
 }
 
-// drain waits for the readers, and takes the pipes away from them when the
-// time is up.
-func (p *process) drain(ctx context.Context, read chan struct{}, linger time.Duration) {
+// drain waits for the readers, up to linger. When ctx ends it takes the pipes
+// away from them.
+func (p *process) drain(ctx context.Context, linger time.Duration) {
 	var limit <-chan time.Time
 	if linger >= 0 {
 		t := time.NewTimer(linger)
@@ -116,22 +117,34 @@ func (p *process) drain(ctx context.Context, read chan struct{}, linger time.Dur
 		limit = t.C
 	}
 	select {
-	case <-read:
-		return
+	case <-p.read:
 	case <-limit:
 	case <-ctx.Done():
 		p.kill() // those left of the group
 		t := time.NewTimer(killGrace)
 		defer t.Stop()
 		select {
-		case <-read:
-			return
+		case <-p.read:
 		case <-t.C:
+			p.closeReaders()
 		}
 	}
+}
+
+// discard reads on, so that those who still hold the output do not end by a
+// broken pipe, until they close it or ctx ends.
+func (p *process) discard(ctx context.Context) {
+	select {
+	case <-p.read:
+	case <-ctx.Done():
+		p.closeReaders()
+	}
+}
+
+func (p *process) closeReaders() {
 	p.stdout.r.Close()
 	p.stderr.r.Close()
-	<-read
+	<-p.read
 }
 
 // kill ends the process group. Only before wait has returned.
