@@ -78,9 +78,9 @@ type maker struct {
 
 // options are the flags that initrd and disk share.
 type options struct {
-	out, kernel, modules, binary, append string
-	compress                             bool
-	add                                  fileMap
+	out, kernel, drivers, modules, binary, append string
+	compress                                      bool
+	add                                           fileMap
 }
 
 // fileMap is the flag -add SOURCE:PLACE, which may be repeated.
@@ -103,7 +103,8 @@ func (c maker) flags(name, out string, o *options) *flag.FlagSet {
 	fs.SetOutput(io.Discard) // parse says it once
 	fs.StringVar(&o.out, "o", out, "`FILE` to make")
 	fs.StringVar(&o.kernel, "kernel", "", "vmlinuz `FILE`, or a directory made by setup/kernel (default: as `minimega guest kernel` finds it)")
-	fs.StringVar(&o.modules, "modules", "", "kernel modules to load, `NAME,...`; +NAME,... adds to the default: "+strings.Join(initrd.DefaultModules(), ","))
+	fs.StringVar(&o.drivers, "drivers", strings.Join(initrd.DefaultDrivers(), ","), "kernel modules to load where their devices are, `NAME,...`")
+	fs.StringVar(&o.modules, "modules", "", "more kernel modules, `NAME,...`, to load in any case (8021q, sch_netem, ...)")
 	fs.StringVar(&o.binary, "init", "", "static `PROGRAM` to run as /init (default: this one)")
 	fs.Var(o.add, "add", "put a file or a directory into the guest, `SOURCE:PLACE`; may be repeated")
 	return fs
@@ -129,7 +130,7 @@ func (c maker) parse(fs *flag.FlagSet, args []string) error {
 func (c maker) kernel(_ context.Context, args []string) error {
 	fs := flag.NewFlagSet("minimega guest kernel", flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
-	all := fs.Bool("v", false, "also print its version and the directory of its modules")
+	all := fs.Bool("v", false, "also print the packed image, the version and the directory of the modules")
 	if err := c.parse(fs, args); err != nil {
 		return err
 	}
@@ -139,7 +140,7 @@ func (c maker) kernel(_ context.Context, args []string) error {
 	}
 	fmt.Fprintln(c.stdout, k.Path)
 	if *all {
-		fmt.Fprintf(c.stdout, "version: %s\nmodules: %s\n", k.Version, k.ModulesDir)
+		fmt.Fprintf(c.stdout, "image: %s\nversion: %s\nmodules: %s\n", k.Image, k.Version, k.ModulesDir)
 	}
 	return nil
 }
@@ -176,19 +177,12 @@ func (o options) findKernel() (Kernel, error) {
 }
 
 func (o options) initrd(k Kernel) initrd.Options {
-	return initrd.Options{Binary: o.binary, ModulesDir: k.ModulesDir, Modules: o.moduleNames(), Files: o.add, Compress: o.compress}
+	return initrd.Options{Binary: o.binary, ModulesDir: k.ModulesDir, Drivers: names(o.drivers), Modules: names(o.modules), Files: o.add, Compress: o.compress}
 }
 
-func (o options) moduleNames() []string {
-	list, add := strings.CutPrefix(o.modules, "+")
-	names := strings.FieldsFunc(list, func(r rune) bool { return r == ',' || r == ' ' })
-	switch {
-	case o.modules == "":
-		return nil
-	case add:
-		return append(initrd.DefaultModules(), names...)
-	}
-	return names
+// names splits a list; it is never nil.
+func names(list string) []string {
+	return append([]string{}, strings.FieldsFunc(list, func(r rune) bool { return r == ',' || r == ' ' })...)
 }
 
 func (c maker) report(file string, k Kernel, rep initrd.Report, start time.Time) {
@@ -215,7 +209,7 @@ func (c maker) disk(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	rep, err := image.Write(ctx, o.out, image.Options{Kernel: k.Path, Initrd: o.initrd(k), Append: o.append})
+	rep, err := image.Write(ctx, o.out, image.Options{Kernel: k.Image, Initrd: o.initrd(k), Append: o.append})
 	if err != nil {
 		return err
 	}

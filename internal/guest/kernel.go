@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"debug/elf"
 	"errors"
 	"fmt"
 	"os"
@@ -25,7 +26,8 @@ const modulesRoot = "/lib/modules"
 
 // Kernel is a Linux kernel that a guest can boot.
 type Kernel struct {
-	Path       string // of the bootable file
+	Path       string // for QEMU to start: unpacked (PVH) if setup/kernel made that, else as Image
+	Image      string // for boot loaders
 	ModulesDir string // "" if its modules are not there
 	Version    string // as `uname -r` will say; "" if unknown
 }
@@ -86,33 +88,49 @@ func kernelAt(path, modules string) (Kernel, error) {
 	if err != nil {
 		return Kernel{}, errors.Unwrap(err)
 	}
-	k := Kernel{Path: path, Version: strings.TrimPrefix(filepath.Base(path), "vmlinuz-")}
+	k := Kernel{Image: path}
 	dir := filepath.Dir(path)
 	if st.IsDir() {
-		dir, k.Path, k.Version = path, filepath.Join(path, "vmlinuz"), ""
+		dir, k.Image = path, filepath.Join(path, "vmlinuz")
 	}
-	if err := checkKernel(k.Path); err != nil {
+	if err := checkKernel(k.Image); err != nil {
 		return Kernel{}, err
 	}
-	if v, err := os.ReadFile(filepath.Join(dir, "version")); err == nil {
+	k.Path = k.Image
+	if v, ok := strings.CutPrefix(filepath.Base(k.Image), "vmlinuz-"); ok {
+		k.Version = v
+	}
+	if v, err := os.ReadFile(filepath.Join(dir, "version")); err == nil && filepath.Base(k.Image) == "vmlinuz" {
 		k.Version = strings.TrimSpace(string(v))
-	} else if k.Version == "vmlinuz" {
-		k.Version = ""
-	}
-	for _, d := range []string{
-		filepath.Join(dir, "modules"),
-		filepath.Join(modules, k.Version),
-		filepath.Join(dir, "../lib/modules", k.Version), // an unpacked package
-	} {
-		if k.Version == "" && filepath.Base(d) != "modules" {
-			continue
-		}
-		if st, err := os.Stat(filepath.Join(d, "kernel")); err == nil && st.IsDir() {
-			k.ModulesDir = d
-			break
+		if unpacked := filepath.Join(dir, "vmlinux"); isELF(unpacked) {
+			k.Path = unpacked
 		}
 	}
+	k.ModulesDir = findModules(dir, modules, k.Version)
 	return k, nil
+}
+
+// findModules returns the module tree that belongs to the kernel, or "".
+func findModules(dir, system, version string) string {
+	places := []string{filepath.Join(dir, "modules")}
+	if version != "" {
+		places = append(places, filepath.Join(system, version), filepath.Join(dir, "../lib/modules", version))
+	}
+	for _, d := range places {
+		if st, err := os.Stat(filepath.Join(d, "kernel")); err == nil && st.IsDir() {
+			return filepath.Clean(d)
+		}
+	}
+	return ""
+}
+
+func isELF(path string) bool {
+	f, err := elf.Open(path)
+	if err != nil {
+		return false
+	}
+	f.Close()
+	return true
 }
 
 // checkKernel tells whether the file can be read and is a kernel: one of ours

@@ -12,26 +12,34 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 )
 
-// LoadList is the file in the initrd that names the modules to load, one path
-// a line, in order.
+// LoadList is the file in the initrd that says which modules to load. A line
+// holds, separated by blanks, the files of one module in load order (those it
+// needs come first), each a path from /, and the patterns of the devices it is
+// for, as modules.alias has them. A line without a pattern is for every machine.
+// One that begins with the word Late can wait until the consoles are up.
 const LoadList = "/etc/modules.load"
+
+// Late marks lines of the LoadList.
+const Late = "late"
 
 // Options say what goes into an initrd. The zero value is this program alone.
 type Options struct {
 	Binary     string            // static Linux program to run as /init; default: this one
 	ModulesDir string            // module tree of the kernel that will boot; "" for none
-	Modules    []string          // names; nil means DefaultModules
+	Drivers    []string          // modules for devices, loaded when one is there; nil means DefaultDrivers
+	Modules    []string          // modules to load in any case, after the drivers
 	Files      map[string]string // path in the guest -> path here, a file or a directory
-	Compress   bool              // gzip: smaller, but slower to boot
+	Compress   bool              // gzip
 }
 
-// DefaultModules are the drivers of the devices QEMU offers on its PC
+// DefaultDrivers are the drivers of the devices QEMU offers on its PC
 // machines, those needed for the network first: they are loaded in this order.
-func DefaultModules() []string {
+func DefaultDrivers() []string {
 	return []string{
 		"virtio_pci", "virtio_mmio", "af_packet",
 		"e1000", "virtio_net", "e1000e", "8139cp", "vmxnet3", "ne2k_pci", "pcnet32", "e100", "tulip", "igb",
@@ -41,7 +49,7 @@ func DefaultModules() []string {
 
 // Report says what an initrd came to hold.
 type Report struct {
-	Modules []string // files, in load order
+	Modules []string // files in the guest, in load order
 	Missing []string // module names the kernel has neither loadable nor built in
 }
 
@@ -145,26 +153,59 @@ func (p plan) addModules(o Options, rep *Report) error {
 	if err != nil {
 		return err
 	}
-	names := o.Modules
-	if names == nil {
-		names = DefaultModules()
-	}
-	rep.Modules, rep.Missing, err = mods.Resolve(names)
-	if err != nil {
-		return err
+	drivers := o.Drivers
+	if drivers == nil {
+		drivers = DefaultDrivers()
 	}
 	var list bytes.Buffer
-	for i, file := range rep.Modules {
+	for i, name := range slices.Concat(drivers, o.Modules) {
+		mod, err := mods.Resolve(name)
+		if err != nil {
+			return err
+		}
+		if mod.Missing {
+			rep.Missing = append(rep.Missing, moduleName(name))
+		}
+		if len(mod.Files) == 0 {
+			continue // built in, or missing
+		}
+		if i >= len(drivers) {
+			mod.Devices = nil
+		}
+		if err := p.addModule(mods, mod, &list, rep); err != nil {
+			return err
+		}
+	}
+	p.put(strings.TrimPrefix(LoadList, "/"), item{data: list.Bytes(), mode: modeFile | 0o644})
+	return nil
+}
+
+// late tells what nobody waits for: all that drives neither the network nor
+// the bus that its devices are on.
+func (m Module) late() bool {
+	file := m.Files[len(m.Files)-1]
+	return m.Devices != nil && !strings.HasPrefix(file, "kernel/drivers/net/") && !strings.HasPrefix(file, "kernel/drivers/virtio/")
+}
+
+// addModule adds one module, those it needs, and its line of the load list.
+func (p plan) addModule(mods *Modules, mod Module, list *bytes.Buffer, rep *Report) error {
+	if mod.late() {
+		fmt.Fprint(list, Late, " ")
+	}
+	for _, file := range mod.Files {
+		at := path.Join("lib/modules", moduleName(file)+".ko")
+		fmt.Fprintf(list, "/%s ", at)
+		if _, ok := p[at]; ok {
+			continue
+		}
 		data, err := mods.read(file)
 		if err != nil {
 			return err
 		}
-		dst := path.Join("lib/modules", moduleName(file)+".ko")
-		p.put(dst, item{data: data, mode: modeFile | 0o644})
-		fmt.Fprintf(&list, "/%s\n", dst)
-		rep.Modules[i] = dst
+		p.put(at, item{data: data, mode: modeFile | 0o644})
+		rep.Modules = append(rep.Modules, at)
 	}
-	p.put(strings.TrimPrefix(LoadList, "/"), item{data: list.Bytes(), mode: modeFile | 0o644})
+	fmt.Fprintln(list, strings.Join(mod.Devices, " "))
 	return nil
 }
 

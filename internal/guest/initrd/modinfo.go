@@ -20,6 +20,7 @@ const maxModule = 64 << 20 // bytes, unpacked
 type modinfo struct {
 	depends []string // names
 	softPre []string // names that should be loaded before, if there
+	devices []string // aliases that name devices of a bus
 }
 
 func readModinfo(module []byte) (info modinfo, err error) {
@@ -59,6 +60,10 @@ func (info *modinfo) add(line string) {
 				info.depends = append(info.depends, n)
 			}
 		}
+	case "alias":
+		if isDevice(value) {
+			info.devices = append(info.devices, value)
+		}
 	case "softdep":
 		for i, n := range strings.Fields(value) {
 			if n == "post:" {
@@ -69,6 +74,20 @@ func (info *modinfo) add(line string) {
 			}
 		}
 	}
+}
+
+// isDevice tells the pattern of a device (`pci:v00008086d*`) from the other
+// aliases that modules have (`net-pf-17`, `fs-ext4`).
+func isDevice(alias string) bool {
+	bus, _, ok := strings.Cut(alias, ":")
+	if !ok || strings.ContainsAny(alias, " \t\n") {
+		return false
+	}
+	switch bus {
+	case "pci", "virtio", "acpi*", "input", "serio", "scsi", "usb", "hid", "of", "platform", "pnp", "vmbus", "xen":
+		return true
+	}
+	return false
 }
 
 // read returns a module unpacked: an initrd with plain modules boots faster,

@@ -97,25 +97,42 @@ func (m *Modules) walk() error {
 	return nil
 }
 
-// Resolve returns the files, below the module directory, that must be loaded
-// in this order to get the named modules, and those names that this kernel has
-// neither as file nor built in.
-func (m *Modules) Resolve(names []string) (files, missing []string, err error) {
-	r := resolver{m: m, state: map[string]int{}}
-	for _, n := range names {
-		n = moduleName(n)
-		if m.builtin[n] && m.files[n] == "" {
-			continue
-		}
-		if m.files[n] == "" {
-			missing = append(missing, n)
-			continue
-		}
-		if err := r.add(m.files[n]); err != nil {
-			return nil, nil, err
-		}
+// Module is one module of a kernel and what loading it takes.
+type Module struct {
+	Files   []string // below the module directory, in load order: itself is the last
+	Devices []string // patterns of the devices it drives; none: it drives no device
+	Missing bool     // the kernel has it neither as a file nor built in
+}
+
+// Resolve looks a module up by its name. One that is built into the kernel has
+// no files.
+func (m *Modules) Resolve(name string) (Module, error) {
+	name = moduleName(name)
+	file := m.files[name]
+	if file == "" {
+		return Module{Missing: !m.builtin[name]}, nil
 	}
-	return r.order, missing, nil
+	r := resolver{m: m, state: map[string]int{}}
+	if err := r.add(file); err != nil {
+		return Module{}, err
+	}
+	info, err := m.info(file)
+	if err != nil {
+		return Module{}, err
+	}
+	return Module{Files: r.order, Devices: info.devices}, nil
+}
+
+func (m *Modules) info(file string) (modinfo, error) {
+	data, err := m.read(file)
+	if err != nil {
+		return modinfo{}, err
+	}
+	info, err := readModinfo(data)
+	if err != nil {
+		return modinfo{}, fmt.Errorf("%s: %w", file, err)
+	}
+	return info, nil
 }
 
 type resolver struct {
@@ -162,13 +179,9 @@ func (m *Modules) needs(file string) (hard, soft []string, err error) {
 		slices.Reverse(hard)
 		return hard, nil, nil
 	}
-	data, err := m.read(file)
+	info, err := m.info(file)
 	if err != nil {
 		return nil, nil, err
-	}
-	info, err := readModinfo(data)
-	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", file, err)
 	}
 	return m.paths(info.depends), m.paths(info.softPre), nil
 }

@@ -27,8 +27,9 @@ type Machine struct {
 	Procs  *Procs
 	Log    *slog.Logger
 
-	power chan powerState
-	wg    sync.WaitGroup
+	drivers *drivers
+	power   chan powerState
+	wg      sync.WaitGroup
 }
 
 // Boot brings the machine up: file systems, drivers, name, interfaces,
@@ -44,16 +45,22 @@ func Boot(ctx context.Context) *Machine {
 	params, wrong := cmdline.Parse(string(line))
 	m.Params = params
 	bad = append(bad, wrong...)
-	bad = append(bad, loadModules()...)
+	m.drivers, err = readDrivers()
+	bad = append(bad, err)
+	bad = append(bad, m.drivers.load(false)...)
 	bad = append(bad, setHostname(params.Hostname))
+	m.logAll(bad)
+	m.Net = newNet(params, m.Log)
+	m.start(ctx)
+	return m
+}
+
+func (m *Machine) logAll(bad []error) {
 	for _, err := range bad {
 		if err != nil {
 			m.Log.Warn(err.Error())
 		}
 	}
-	m.Net = newNet(params, m.Log)
-	m.start(ctx)
-	return m
 }
 
 func (m *Machine) start(ctx context.Context) {
@@ -66,6 +73,7 @@ func (m *Machine) start(ctx context.Context) {
 	m.Go(ctx, "reaper", m.Procs.reap)
 	m.Go(ctx, "network", m.Net.run)
 	m.Go(ctx, "http", serveHTTP)
+	m.Go(ctx, "drivers", m.watchDevices)
 	m.Go(ctx, "ctrl-alt-del", m.watchCtrlAltDel)
 	m.Go(ctx, "power button", m.watchButtons)
 }
