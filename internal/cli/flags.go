@@ -31,6 +31,7 @@ type Config struct {
 	Group                          string // may use the daemon; "" for its owner only
 	CGroup                         string
 	HashFiles, AbsSnapshot         bool
+	VNCListen                      string // address of the screens' ports
 
 	// The modes. At most one is set; without any the program is a daemon.
 	Version, CLI, Exec, Attach bool
@@ -78,6 +79,8 @@ func Usage(w io.Writer) {
        minimega [flag...] -e command...        run one command on the daemon
        minimega [flag...] -attach              be a prompt of the daemon
        minimega [flag...] -pipe name           be an end of a named pipe
+       minimega demo                           build a small network and show it
+       minimega guest ...                      make systems for guests
        minimega completion bash|zsh|fish       print a completion script
 
 flags:
@@ -117,6 +120,7 @@ func daemonFlags(s *flag.FlagSet, c *Config) {
 	s.StringVar(&c.CGroup, "cgroup", "/sys/fs/cgroup", "mount point of cgroup v1")
 	s.BoolVar(&c.HashFiles, "hashfiles", false, "hash the files that are served to other hosts")
 	s.BoolVar(&c.AbsSnapshot, "abssnapshot", false, "write absolute backing paths into disk snapshots")
+	s.StringVar(&c.VNCListen, "vnc-listen", "127.0.0.1", "`address` on which the screens of machines can be reached; 0.0.0.0 opens them to everybody who can reach this host")
 	s.BoolVar(&c.CLI, "cli", false, "print the commands as JSON and exit")
 	s.BoolVar(&c.Version, "version", false, "print the version and exit")
 }

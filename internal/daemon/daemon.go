@@ -30,6 +30,20 @@ import (
 	"minimega/pkg/minicli"
 )
 
+// Config is what a daemon is started with.
+type Config struct {
+	Base      string // base directory, absolute
+	Files     string // files directory, absolute
+	Group     string // group that may use the socket, "" for the owner only
+	VLANRange string // "min-max"
+	VNCListen string // address on which screens can be reached, "" for loopback
+	// AbsSnapshot makes disk snapshots name their backing file absolutely.
+	AbsSnapshot bool
+	Force       bool // end what an earlier daemon left running
+	// Args are the command line flags for the command `args`, in order.
+	Args func() (names, values []string)
+}
+
 // Daemon is a running minimega.
 type Daemon struct {
 	Router *api.Router

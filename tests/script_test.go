@@ -1,0 +1,276 @@
+package tests
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"minimega/internal/guest"
+)
+
+// program is the real minimega, built once for all scripts.
+var program string
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "mmtests")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	program = filepath.Join(dir, "minimega")
+	build := exec.Command("go", "build", "-o", program, "minimega/cmd/minimega")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "building minimega: %v\n%s", err, out)
+		return 1
+	}
+	return m.Run()
+}
+
+// Each script has a host of its own: a network namespace in which its daemons
+// run. Afterwards nothing may be left: no process, link or mount.
+func TestScripts(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: network namespaces, taps")
+	}
+	kernel, err := guest.FindKernel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata",
+		RequireExplicitExec: true,
+		Setup: func(env *testscript.Env) error {
+			h, err := newHost(env.WorkDir)
+			if err != nil {
+				return err
+			}
+			env.Values[hostKey{}] = h
+			env.Defer(func() {
+				for _, left := range h.close() {
+					t.Errorf("%s: left behind: %s", filepath.Base(env.WorkDir), left)
+				}
+			})
+			env.Setenv("PATH", filepath.Dir(program)+string(os.PathListSeparator)+env.Getenv("PATH"))
+			env.Setenv("BASE", filepath.Join(env.WorkDir, "base"))
+			env.Setenv("FILES", filepath.Join(env.WorkDir, "base", "files"))
+			env.Setenv("KERNEL", kernel.Path)
+			env.Setenv("TERM", "xterm")
+			return os.MkdirAll(filepath.Join(env.WorkDir, "tmp"), 0o755)
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"daemon": cmdDaemon, "stop": cmdStop, "mm": cmdMM, "until": cmdUntil, "send": cmdSend, "inhost": cmdInHost,
+		},
+	})
+}
+
+type hostKey struct{}
+
+// host is the machine of one script.
+type host struct {
+	netns, work string
+	daemons     []*exec.Cmd
+}
+
+func newHost(work string) (*host, error) {
+	h := &host{netns: fmt.Sprintf("mmt%d-%d", os.Getpid(), time.Now().UnixNano()%1e6), work: work}
+	if out, err := exec.Command("ip", "netns", "add", h.netns).CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("ip netns add: %v: %s", err, out)
+	}
+	if out, err := h.command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("ip link set lo up: %v: %s", err, out)
+	}
+	return h, nil
+}
+
+func (h *host) command(args ...string) *exec.Cmd {
+	return exec.Command("ip", append([]string{"netns", "exec", h.netns}, args...)...)
+}
+
+// close ends what still runs, removes the host and tells what was left on it.
+func (h *host) close() (left []string) {
+	for _, d := range h.daemons {
+		if d.ProcessState == nil {
+			_ = d.Process.Signal(syscall.SIGTERM)
+			_ = d.Wait()
+		}
+	}
+	for _, pid := range h.processes() {
+		line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		left = append(left, fmt.Sprintf("process %d: %s", pid, bytes.ReplaceAll(line, []byte{0}, []byte{' '})))
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	}
+	if out, err := h.command("ip", "-br", "link").Output(); err == nil {
+		for _, line := range strings.Split(strings.TrimSpace(string(out)), "\n") {
+			if name := strings.Fields(line)[0]; !slices.Contains(kernelLinks, strings.Split(name, "@")[0]) {
+				left = append(left, "link "+line)
+			}
+		}
+	}
+	if mounts, err := os.ReadFile("/proc/self/mounts"); err == nil {
+		for _, line := range strings.Split(string(mounts), "\n") {
+			if strings.Contains(line, h.work) {
+				left = append(left, "mount "+line)
+			}
+		}
+	}
+	_ = exec.Command("ip", "netns", "del", h.netns).Run()
+	return left
+}
+
+// kernelLinks are the links that a new namespace has by itself.
+var kernelLinks = []string{"lo", "ifb0", "ifb1", "tunl0", "sit0", "ip6tnl0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0", "ip6gre0"}
+
+// processes returns those that have the script's directory on their command line.
+func (h *host) processes() (pids []int) {
+	entries, _ := os.ReadDir("/proc")
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || pid == os.Getpid() {
+			continue
+		}
+		if line, err := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline")); err == nil && bytes.Contains(line, []byte(h.work+"/")) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+func theHost(ts *testscript.TestScript) *host { return ts.Value(hostKey{}).(*host) }
+
+// cmdDaemon starts a daemon with further flags and waits for its socket.
+func cmdDaemon(ts *testscript.TestScript, neg bool, args []string) {
+	h := theHost(ts)
+	base := ts.Getenv("BASE")
+	d := h.command(append([]string{program, "-nostdin", "-base", base}, args...)...)
+	log, err := os.Create(ts.MkAbs("daemon.log"))
+	ts.Check(err)
+	defer log.Close()
+	d.Stdout, d.Stderr, d.Dir = log, log, ts.MkAbs(".")
+	d.Env = append(os.Environ(), "TMPDIR="+ts.MkAbs("tmp"))
+	ts.Check(d.Start())
+	h.daemons = append(h.daemons, d)
+	ended := make(chan error, 1)
+	go func() { ended <- d.Wait() }()
+	deadline := time.After(20 * time.Second)
+	for {
+		if c, err := net.Dial("unix", filepath.Join(base, "minimega")); err == nil {
+			c.Close()
+			if neg {
+				ts.Fatalf("the daemon started")
+			}
+			return
+		}
+		select {
+		case err := <-ended:
+			text, _ := os.ReadFile(ts.MkAbs("daemon.log"))
+			ts.Logf("%s", text)
+			if !neg {
+				ts.Fatalf("the daemon ended: %v", err)
+			}
+			return
+		case <-deadline:
+			ts.Fatalf("no socket after 20 s")
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// cmdStop ends the last daemon with SIGTERM, or another signal, and waits.
+func cmdStop(ts *testscript.TestScript, neg bool, args []string) {
+	h := theHost(ts)
+	d := h.daemons[len(h.daemons)-1]
+	// `ip netns exec` becomes the daemon, so this is its pid.
+	ts.Check(d.Process.Signal(syscall.SIGTERM))
+	deadline := time.Now().Add(30 * time.Second)
+	for d.Process.Signal(syscall.Signal(0)) == nil {
+		if time.Now().After(deadline) {
+			ts.Fatalf("the daemon does not end")
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// client runs `minimega -e` with the words of one command.
+func client(ts *testscript.TestScript, args []string) (stdout, stderr string, err error) {
+	c := exec.Command(program, append([]string{"-base", ts.Getenv("BASE"), "-strict", "-e"}, args...)...)
+	var out, errOut strings.Builder
+	c.Stdout, c.Stderr, c.Dir = &out, &errOut, ts.MkAbs(".")
+	err = c.Run()
+	return out.String(), errOut.String(), err
+}
+
+// cmdMM runs a command; `! mm` wants it to fail. stdout and stderr are checked
+// by the command after it, with `stdout` and `stderr`.
+func cmdMM(ts *testscript.TestScript, neg bool, args []string) {
+	err := ts.Exec(program, append([]string{"-base", ts.Getenv("BASE"), "-strict", "-e"}, args...)...)
+	if neg && err == nil {
+		ts.Fatalf("minimega -e %q succeeded", args)
+	}
+	if !neg && err != nil {
+		ts.Fatalf("minimega -e %q: %v", args, err)
+	}
+}
+
+// cmdUntil runs a command again and again until its output contains a text:
+// until TEXT COMMAND...
+func cmdUntil(ts *testscript.TestScript, neg bool, args []string) {
+	deadline := time.Now().Add(90 * time.Second)
+	for {
+		out, errOut, _ := client(ts, args[1:])
+		if strings.Contains(out, args[0]) != neg {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("%q does not come: %s%s", args[0], out, errOut)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+// cmdSend sends a file to the socket as it is and stores what comes back:
+// send IN OUT. The connection is half closed after the last byte.
+func cmdSend(ts *testscript.TestScript, neg bool, args []string) {
+	in, err := os.ReadFile(ts.MkAbs(args[0]))
+	ts.Check(err)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	nc, err := (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(ts.Getenv("BASE"), "minimega"))
+	ts.Check(err)
+	defer nc.Close()
+	c := nc.(*net.UnixConn)
+	ts.Check(c.SetDeadline(time.Now().Add(time.Minute)))
+	go func() {
+		_, _ = c.Write(in) // a daemon that closes early is what some scripts want
+		_ = c.CloseWrite()
+	}()
+	var out bytes.Buffer
+	if _, err := out.ReadFrom(c); err != nil && !errors.Is(err, syscall.ECONNRESET) {
+		ts.Fatalf("read: %v", err)
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), out.Bytes(), 0o644))
+}
+
+// cmdInHost runs a program in the script's network namespace.
+func cmdInHost(ts *testscript.TestScript, neg bool, args []string) {
+	err := ts.Exec("ip", append([]string{"netns", "exec", theHost(ts).netns}, args...)...)
+	if (err != nil) != neg {
+		ts.Fatalf("%q: %v", args, err)
+	}
+}
