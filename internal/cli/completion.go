@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -46,8 +47,8 @@ func RunCompletion(cfg Config, std Stdio) int {
 }
 
 // flagsIn fills the flags into a script: @FLAGS@ with the names of all, with
-// their dash; @VALUES@ with those that take a value, parted by |; @FISH@ with
-// a declaration for each.
+// their dash; @VALUES@ with those that take a value, parted by |, @WORDS@ with
+// the same, parted by blanks; @FISH@ with a declaration for each.
 func flagsIn(script string) string {
 	var c Config
 	var names, values []string
@@ -62,7 +63,10 @@ func flagsIn(script string) string {
 		}
 		fish.WriteByte('\n')
 	})
-	return strings.NewReplacer("@FLAGS@", strings.Join(names, " "), "@VALUES@", strings.Join(values, "|"), "@FISH@\n", fish.String()).Replace(script)
+	return strings.NewReplacer(
+		"@FLAGS@", strings.Join(names, " "), "@VALUES@", strings.Join(values, "|"), "@WORDS@", strings.Join(values, " "),
+		"@FISH@\n", fish.String(),
+	).Replace(script)
 }
 
 // fishValue declares the value of a flag: a file where the name says so.
@@ -100,10 +104,13 @@ func RunCompleteLine(ctx context.Context, cfg Config, std Stdio) int {
 	if err != nil {
 		return exitOK
 	}
-	for _, l := range lines {
+	for i, l := range lines {
 		if !whole {
-			l = lastWord(l)
+			lines[i] = lastWord(l)
 		}
+	}
+	slices.Sort(lines)
+	for _, l := range lines {
 		fmt.Fprintln(std.Out, l)
 	}
 	return exitOK

@@ -11,7 +11,7 @@ function __minimega_command
         switch (string replace -r '^--' - -- $words[1])
             case -e
                 return 0
-            case @VALUES@
+            case @WORDS@
                 set -e words[1]
             case '-*'
             case '*'
@@ -37,7 +37,7 @@ function __minimega_candidates
                 set -e words[1]
             case '-base=*' '-namespace=*'
                 set -a opts $words[1]
-            case @VALUES@
+            case @WORDS@
                 set -e words[1]
         end
         set -e words[1]
