@@ -23,7 +23,7 @@ var layers = [][]string{
 	{"internal/namespace"},
 	{"internal/vm", "internal/network", "internal/capture", "internal/record", "internal/jobs", "internal/disk", "internal/vlan", "internal/minilog", "internal/fetch"},
 	{"internal/vm/kvm", "internal/network/linux", "internal/network/networktest", "internal/guest", "internal/qmp"},
-	{"internal/basedir", "internal/statefile", "internal/host"},
+	{"internal/basedir", "internal/statefile", "internal/host", "internal/prompt"},
 	{"internal/undo", "internal/errs", "internal/version"},
 	{"pkg/miniclient", "pkg/minicli", "pkg/vnc", "pkg/ranges"},
 }
