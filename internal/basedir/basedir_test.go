@@ -265,6 +265,7 @@ func TestKilled(t *testing.T) {
 	base := filepath.Join(t.TempDir(), "base")
 	cmd := exec.Command(os.Args[0], "-test.run=^TestHolder$")
 	cmd.Env = append(os.Environ(), "BASEDIR_TEST_HOLD="+base)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
