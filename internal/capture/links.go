@@ -2,6 +2,7 @@ package capture
 
 import (
 	"fmt"
+	"time"
 
 	"minimega/internal/capture/pcap"
 	"minimega/internal/errs"
@@ -18,19 +19,32 @@ type linkSet struct {
 	counts   []uint64      // packets by interface number of the file
 }
 
+// link is a link as it was from a moment on.
 type link struct {
 	link   Link
 	number int // of the interface in the file
 	gone   bool
+	since  time.Time
+	before *link // what it was before, for frames that the ring still holds
+}
+
+// at finds the link that a frame belongs to.
+func (s *linkSet) at(p *packet) *link {
+	l := s.known[p.index]
+	for l != nil && l.before != nil && time.Unix(int64(p.sec), int64(p.nsec)).Before(l.since) {
+		l = l.before
+	}
+	return l
 }
 
 func newLinkSet(src LinkSource, separate bool) *linkSet {
 	return &linkSet{source: src, separate: separate, stale: true, known: map[int]*link{}}
 }
 
-func (s *linkSet) count(index int) {
-	if n := s.known[index].number; n < len(s.counts) {
-		s.counts[n]++
+// count counts a packet for the statistics of the file.
+func (s *linkSet) count(l *link) {
+	if s.separate {
+		s.counts[l.number]++
 	}
 }
 
@@ -117,5 +131,8 @@ func (c *running) join(index int, l Link) {
 		c.sink.record(func(b []byte) []byte { return c.sink.enc.AddInterface(b, i) })
 		c.set.counts = append(c.set.counts, 0)
 	}
-	c.set.known[index] = &link{link: l, number: number}
+	if k != nil && time.Since(k.since) > time.Second {
+		k.before = nil // the ring has forgotten it
+	}
+	c.set.known[index] = &link{link: l, number: number, since: time.Now(), before: k}
 }

@@ -58,7 +58,7 @@ func (m *Manager) StartLink(ctx context.Context, spec Spec, ifname string) error
 // as they are on the link, and its first `vlan` at the link's VLAN.
 func (m *Manager) StartLinks(ctx context.Context, spec Spec, links LinkSource) error {
 	return m.start(ctx, spec, func(c *running) error {
-		if err := c.ring.filter(rejectAll); err != nil {
+		if err := c.ring.filter(acceptUpTo(0)); err != nil {
 			return err
 		}
 		return c.ring.bind(0)

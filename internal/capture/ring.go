@@ -236,10 +236,10 @@ func (r *ring) wake() {
 // wakeAt sets the time at which wait returns at the latest; zero for never.
 func (r *ring) wakeAt(t time.Time) { _ = r.file.SetReadDeadline(t) }
 
-// drain calls f for every packet of the blocks that are ready. The packet is
-// valid during the call.
-func (r *ring) drain(f func(*packet)) {
-	for r.ready() {
+// drain calls f for every packet of the blocks that are ready, at most an eighth
+// of the ring, and returns how many those were. The packet is valid during the call.
+func (r *ring) drain(f func(*packet)) (blocks int) {
+	for ; blocks < blockCount/8 && r.ready(); blocks++ {
 		r.walk(r.mem[r.next*blockSize:(r.next+1)*blockSize], f)
 		atomic.StoreUint32(r.word(r.next*blockSize+blockPackets), 0)
 		atomic.StoreUint32(r.word(r.next*blockSize+blockStatus), 0)
@@ -248,6 +248,7 @@ func (r *ring) drain(f func(*packet)) {
 			r.downAt = time.Time{}
 		}
 	}
+	return blocks
 }
 
 func (r *ring) walk(block []byte, f func(*packet)) {

@@ -75,6 +75,8 @@ func (c *running) run() {
 
 // loop moves packets until the capture ends.
 func (c *running) loop() error {
+	var h hurry
+	defer func() { h.set(false) }()
 	left := false
 	for {
 		// First the deadline, then the reasons to wake: none is missed.
@@ -92,7 +94,7 @@ func (c *running) loop() error {
 			}
 		}
 		err := c.ring.wait()
-		c.ring.drain(c.packet)
+		h.set(c.ring.drain(c.packet) > 1)
 		left = c.sink.flush()
 		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			return err
@@ -102,14 +104,16 @@ func (c *running) loop() error {
 
 // finish takes in what the kernel has not passed on yet.
 func (c *running) finish() {
-	if err := c.ring.filter(rejectAll); err != nil {
+	if err := c.ring.filter(acceptUpTo(0)); err != nil {
 		c.log.Debug("capture goes on while it ends", "path", c.spec.Path, "error", err)
 	}
-	c.ring.drain(c.packet)
+	for c.ring.drain(c.packet) > 0 {
+	}
 	for until := time.Now().Add(2 * retireAfter); c.ring.pending() && time.Now().Before(until); {
 		c.ring.wakeAt(until)
 		err := c.ring.wait()
-		c.ring.drain(c.packet)
+		for c.ring.drain(c.packet) > 0 {
+		}
 		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, errGone) {
 			return
 		}
@@ -118,10 +122,10 @@ func (c *running) finish() {
 
 // packet writes one frame, if it is wanted, with the tags that belong to it.
 func (c *running) packet(p *packet) {
+	var l *link
 	iface, vlan := 0, 0
 	if c.set != nil {
-		l, ok := c.set.known[p.index]
-		if !ok {
+		if l = c.set.at(p); l == nil {
 			return
 		}
 		iface, vlan = l.number, l.link.VLAN
@@ -143,7 +147,7 @@ func (c *running) packet(p *packet) {
 	tail = tail[:min(len(tail), c.spec.Snaplen-len(head))]
 	c.sink.packet(iface, p.sec, p.nsec, length, head, tail)
 	if c.set != nil {
-		c.set.count(p.index)
+		c.set.count(l)
 	}
 }
 

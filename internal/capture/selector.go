@@ -55,15 +55,16 @@ func (s *selector) forInterface() []xbpf.RawInstruction {
 func (s *selector) forLinks(in, out []int) ([]xbpf.RawInstruction, error) {
 	prog := s.forInterface()
 	if s.program.VLAN {
-		prog = []xbpf.RawInstruction{acceptAll}
+		prog = acceptUpTo(bpf.DefaultSnaplen)
 	}
 	return bpf.FromLinks(in, out, prog)
 }
 
-var (
-	acceptAll = xbpf.RawInstruction{Op: 0x06, K: bpf.DefaultSnaplen}
-	rejectAll = []xbpf.RawInstruction{{Op: 0x06, K: 0}}
-)
+// acceptUpTo is the program that accepts n bytes of every packet; of none for 0.
+func acceptUpTo(n uint32) []xbpf.RawInstruction {
+	const ret = 0x06
+	return []xbpf.RawInstruction{{Op: ret, K: n}}
+}
 
 // wants gives the verdict on a packet that the kernel passed on, from a link of VLAN vlan.
 func (s *selector) wants(p *packet, vlan int) bool {

@@ -169,7 +169,10 @@ func (s *sink) failure() error {
 // write is the goroutine of the sink. After a failure it only empties the queue.
 func (s *sink) write() {
 	defer close(s.done)
+	var h hurry
+	defer func() { h.set(false) }()
 	for c := range s.queue {
+		h.set(len(s.queue) > 0)
 		if s.err.Load() != nil {
 			continue
 		}
