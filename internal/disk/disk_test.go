@@ -132,6 +132,26 @@ func TestOverlayTakesWrites(t *testing.T) {
 	}
 }
 
+// TestOtherFormats leaves to qemu-img what it alone understands.
+func TestOtherFormats(t *testing.T) {
+	for _, format := range []string{"vmdk", "vdi", "vpc", "vhdx", "qed", "parallels"} {
+		dir := t.TempDir()
+		base := filepath.Join(dir, "base")
+		qemuImgRun(t, "create", "-q", "-f", format, base, "8M")
+		if h, err := Inspect(base); err != nil || h.Format != format {
+			t.Errorf("%s: %+v, %v", format, h, err)
+		}
+		top := filepath.Join(dir, "top")
+		if err := Snapshot(t.Context(), base, top, false); err != nil {
+			t.Error(err)
+			continue
+		}
+		if i := imgInfoOf(t, top); i.BackingFormat != format || i.Backing != "base" || i.VirtualSize != imgInfoOf(t, base).VirtualSize {
+			t.Errorf("%s: overlay %+v", format, i)
+		}
+	}
+}
+
 func TestDescribe(t *testing.T) {
 	dir := t.TempDir()
 	base := mustCreate(t, "qcow2", filepath.Join(dir, "base.qcow2"), "1G")
@@ -225,6 +245,8 @@ func TestRefusals(t *testing.T) {
 		{chain("loop"), errs.Invalid, "more than 64 backing files"},
 		{chain("over-gone"), errs.NotFound, "does not exist"},
 		{chain("with-data"), errs.Invalid, "data in another file"},
+		{Commit(ctx, at("over-text")), errs.Invalid, "backing file of " + at("over-text")},
+		{Rebase(ctx, at("over-text"), good), errs.Invalid, "backing file of " + at("over-text")},
 		{Resize(ctx, good, "1x"), errs.Invalid, "invalid disk size"},
 	} {
 		if !errors.Is(c.err, c.kind) || !strings.Contains(c.err.Error(), c.want) {

@@ -104,6 +104,11 @@ func rebase(ctx context.Context, path, backing string, flags ...string) error {
 		return err
 	}
 	args := append([]string{"rebase", "-q", "-f", h.Format}, flags...)
+	if len(flags) == 0 { // the old chain will be read
+		if _, err := Chain(path); err != nil {
+			return err
+		}
+	}
 	if backing == "" {
 		return run(ctx, path, append(args, "-b", "", path)...)
 	}
@@ -129,6 +134,9 @@ func rebase(ctx context.Context, path, backing string, flags ...string) error {
 func Commit(ctx context.Context, path string) error {
 	path, h, err := existing(path)
 	if err != nil {
+		return err
+	}
+	if _, err := Chain(path); err != nil { // one of it will be written
 		return err
 	}
 	return run(ctx, path, "commit", "-q", "-d", "-f", h.Format, path)

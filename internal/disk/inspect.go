@@ -2,7 +2,6 @@ package disk
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -20,7 +19,7 @@ import (
 // Header is what the first bytes of an image tell. Format is QEMU's name of it.
 type Header struct {
 	Format        string
-	VirtualSize   int64  // bytes; 0 if only QEMU can tell
+	VirtualSize   int64  // bytes, of qcow2 and raw; 0 where it takes QEMU to tell
 	Backing       string // absolute path of the backing file, "" for none
 	BackingFormat string // "" if the image does not say
 }
@@ -80,7 +79,7 @@ func inspect(r io.ReaderAt, size int64, dir string) (*Header, error) {
 	case format == "qcow2":
 		return inspectQcow2(r, dir)
 	case format != "":
-		return &Header{Format: format, VirtualSize: virtualSize(format, buf[:n])}, nil
+		return &Header{Format: format}, nil
 	case size == 0:
 		return nil, errors.New("it is empty")
 	case size%sector != 0:
@@ -147,19 +146,6 @@ func formatOf(b []byte) string {
 		}
 	}
 	return ""
-}
-
-// virtualSize reads the size where it is one field of the header.
-func virtualSize(format string, b []byte) int64 {
-	switch {
-	case format == "vdi" && len(b) >= 0x178:
-		return int64(binary.LittleEndian.Uint64(b[0x170:]) &^ (1 << 63))
-	case format == "vpc" && len(b) >= 56:
-		return int64(binary.BigEndian.Uint64(b[48:]) &^ (1 << 63))
-	case format == "qed" && len(b) >= 56:
-		return int64(binary.LittleEndian.Uint64(b[48:]) &^ (1 << 63))
-	}
-	return 0
 }
 
 // Chain returns the headers of an image and of all below it, and refuses a

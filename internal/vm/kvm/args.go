@@ -86,10 +86,14 @@ func args(s argSpec) ([]string, error) {
 func opt(s string) string { return strings.ReplaceAll(s, ",", ",,") }
 
 func cpuModel(cpu string, a accel) string {
-	if cpu == "host" && a == withTCG {
-		return "max" // the nearest to it
+	model, features, more := strings.Cut(cpu, ",")
+	if model != "host" || a == withKVM {
+		return cpu
 	}
-	return cpu
+	if more { // "max" is the nearest to the host's
+		return "max," + features
+	}
+	return "max"
 }
 
 func (a *argList) machine(s argSpec) {
@@ -244,8 +248,12 @@ func (a *argList) pci(s argSpec) {
 	a.add("-device", "pci-bridge,id=pci.1,chassis_nr=1")
 	for _, n := range c.Networks {
 		addr := a.address()
+		driver := n.Driver
+		if driver == "" {
+			driver = vm.DefaultDriver
+		}
 		a.addf("-netdev", "tap,id=%s,script=no,ifname=%s,downscript=no", n.Tap, n.Tap)
-		a.addf("-device", "driver=%s,netdev=%s,mac=%s,%s", n.Driver, n.Tap, n.MAC, addr)
+		a.addf("-device", "driver=%s,netdev=%s,mac=%s,%s", driver, n.Tap, n.MAC, addr)
 	}
 	if c.Backchannel {
 		id := a.virtioSerial()

@@ -95,6 +95,20 @@ func lines(list []string) string {
 	return b.String() + "\n"
 }
 
+func TestCPUModel(t *testing.T) {
+	for _, c := range []struct {
+		cpu  string
+		a    accel
+		want string
+	}{
+		{"host", withKVM, "host"}, {"host", withTCG, "max"}, {"host,-avx", withTCG, "max,-avx"}, {"hostile", withTCG, "hostile"},
+	} {
+		if got := cpuModel(c.cpu, c.a); got != c.want {
+			t.Errorf("%+v: %s", c, got)
+		}
+	}
+}
+
 func TestPortNames(t *testing.T) {
 	for in, want := range map[string]string{
 		"": "[]", "0": "[]", "2": "[virtio-serial0 virtio-serial1]", "a,b": "[a b]", "901": "901 virtio ports are too many, at most 900",

@@ -58,7 +58,11 @@ func New(opts Options, log *slog.Logger) *Engine {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	e := &Engine{opts: opts, log: log, caps: newCapCache(opts.CacheDir), kvm: newKVMProbe(opts), stop: stop}
-	e.wg.Go(func() { e.kvm.status(ctx) })
+	e.wg.Go(func() {
+		if s := e.kvm.status(ctx); !s.Works && opts.Accel == "" && ctx.Err() == nil {
+			log.Warn("guests run under TCG, not KVM", "reason", s.Reason)
+		}
+	})
 	return e
 }
 

@@ -119,3 +119,39 @@ func checkOverlay(t *testing.T, path string, data []byte) {
 		t.Errorf("overlay of %d bytes does not hold what the guest wrote, %v", len(b), err)
 	}
 }
+
+// TestSavedState saves a running machine and launches another from it.
+func TestSavedState(t *testing.T) {
+	e := newEngine(t, tcg)
+	ctx := within(t, time.Minute)
+	m := launchVM(t, e, spec(t, 1, small()))
+	if err := m.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "x.state")
+	if err := m.execute(ctx, "migrate", map[string]string{"uri": "exec:cat > " + path}, nil); err != nil {
+		t.Fatal(err)
+	}
+	reach(t, "postmigrate", func() string { return status(t, m) })
+	c := small()
+	c.MigratePath = path
+	if err := e.Check(ctx, c); err != nil {
+		t.Fatal(err)
+	}
+	again := launchVM(t, e, spec(t, 2, c))
+	if err := again.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	reach(t, "running", func() string { return status(t, again) })
+}
+
+// reach waits until now returns want.
+func reach(t *testing.T, want string, now func() string) {
+	t.Helper()
+	ctx := within(t, 30*time.Second)
+	for now() != want {
+		if err := pause(ctx, 10*time.Millisecond, nil); err != nil {
+			t.Fatalf("%s, not %s", now(), want)
+		}
+	}
+}

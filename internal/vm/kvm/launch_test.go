@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -434,6 +435,8 @@ func bareLoop(t *testing.T, e *Engine, n int) time.Duration {
 			t.Fatal(err)
 		}
 		dirs[i], cmds[i] = s.Dir, exec.Command("qemu-system-x86_64", list...)
+		// Own sessions, as ours have: the scheduler shares out by session.
+		cmds[i].SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	}
 	defer parallel(n, func(i int) {
 		_ = cmds[i].Process.Kill()
