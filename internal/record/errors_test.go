@@ -138,6 +138,51 @@ func TestFailedRecordingIsTold(t *testing.T) {
 	}
 }
 
+// TestDiskFull records noise to a file system of 256 KiB.
+func TestDiskFull(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("mounting a small file system takes root")
+	}
+	dir := t.TempDir()
+	if err := syscall.Mount("minimega-test", dir, "tmpfs", 0, "size=256k"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	vm := newMachine(t, "nospace", 200, 200)
+	m := newManager(t)
+	if err := m.RecordFB(t.Context(), vm.Target, dir+"/x.fb"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() bool { vm.Screen.Draw(noise); return len(m.List()) == 0 })
+	if err := m.Stop("fb", "ns", "nospace"); !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), dir+"/x.fb") {
+		t.Errorf("why it ended: %v", err)
+	}
+	f, err := os.Open(dir + "/x.fb")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	r, err := vnc.NewFBReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if frame, err := r.Next(); err != nil || frame.Image.Rect.Dx() != 200 {
+		t.Errorf("what was written cannot be read: %v", err)
+	}
+	if err := m.RecordKB(t.Context(), vm.Target, dir+"/x.kb"); err != nil {
+		t.Fatal(err)
+	}
+	c := client(t, vm.Proxy)
+	eventually(t, func() bool { _ = c.Key(vnc.KeyEvent{Down: true, Keysym: 'a'}); return len(m.List()) == 0 })
+	if err := m.Stop("kb", "ns", "nospace"); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("why kb ended: %v", err)
+	}
+}
+
 func TestWriteErrorEndsRecording(t *testing.T) {
 	vm := newMachine(t, "werr", 10, 10)
 	m := newManager(t)

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"image"
 	"sync"
 	"time"
@@ -53,7 +52,7 @@ func newFBRecorder(ctx context.Context, t Target, j *job, out *output) (*fbRecor
 	r.free <- &bytes.Buffer{}
 	if err := r.begin(); err != nil {
 		_ = c.Close()
-		return nil, fmt.Errorf("write %s: %w", j.path, err)
+		return nil, err
 	}
 	return r, nil
 }
@@ -160,7 +159,7 @@ func (r *fbRecorder) write(ctx context.Context) error {
 			}
 			flushed = now
 			if err := r.w.Flush(); err != nil {
-				return fmt.Errorf("write %s: %w", r.job.path, err)
+				return err
 			}
 		}
 	}
@@ -170,7 +169,7 @@ func (r *fbRecorder) message(m fbMessage, ask *asking) error {
 	err := r.w.WriteChunk(m.at, m.data.Bytes())
 	r.free <- m.data
 	if err != nil {
-		return fmt.Errorf("write %s: %w", r.job.path, err)
+		return err
 	}
 	if m.update {
 		r.job.items.Add(1)

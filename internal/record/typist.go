@@ -115,7 +115,7 @@ func (y *typist) settle(ctx context.Context) error {
 // Type types text on an en-us keyboard of t: printable ASCII, newline, tab,
 // backspace, escape. Anything else is refused (errs.Invalid) before the first
 // key. It returns when the machine has taken the keys; long text takes its
-// time, since QEMU loses keys that come faster than 100 a second.
+// time, since QEMU loses keys that come too fast.
 func (m *Manager) Type(ctx context.Context, t Target, text string) error {
 	if err := m.typeText(ctx, t, text); err != nil {
 		return errs.InVM(errs.AtStep(err, "type"), t.Name)

@@ -85,14 +85,14 @@ func (s *testServer) wait(t *testing.T, n int) []Input {
 
 func eventually(t *testing.T, ok func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for !ok() {
 		select {
 		case <-ctx.Done():
-			t.Fatal("did not happen within 10 s")
+			t.Fatal("did not happen within 30 s")
 		case <-tick.C:
 		}
 	}

@@ -31,9 +31,11 @@ type Proxy struct {
 	dial    func(context.Context) (net.Conn, error)
 	log     *slog.Logger
 	typeCut bool
-	ctx     context.Context
-	stop    context.CancelFunc
-	wg      sync.WaitGroup // the accept loop and every connection
+	// patience is how long a server may say nothing at all.
+	patience time.Duration
+	ctx      context.Context
+	stop     context.CancelFunc
+	wg       sync.WaitGroup // the accept loop and every connection
 
 	mu      sync.Mutex // guards the fields below
 	closed  bool
@@ -52,7 +54,7 @@ func TypeCutText(on bool) ProxyOption { return func(p *Proxy) { p.typeCut = on }
 // NewProxy serves ln, which it owns from then on, until Close. dial makes one
 // connection to the server and must heed its context.
 func NewProxy(ln net.Listener, dial func(context.Context) (net.Conn, error), log *slog.Logger, opts ...ProxyOption) *Proxy {
-	p := &Proxy{ln: ln, dial: dial, log: log, typeCut: true,
+	p := &Proxy{ln: ln, dial: dial, log: log, typeCut: true, patience: handshakeTime,
 		conns: map[net.Conn]struct{}{}, subs: map[*subscriber]struct{}{}}
 	p.ctx, p.stop = context.WithCancel(context.Background())
 	for _, o := range opts {

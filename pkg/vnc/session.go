@@ -8,9 +8,13 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"sync"
 	"time"
 )
+
+// loginTime bounds a client's handshake, in which a person may type a password.
+const loginTime = time.Minute
 
 // session is one connection through a proxy. It follows the handshake to know
 // where the client's messages start.
@@ -38,12 +42,18 @@ func newSession(p *Proxy, id uint64, client, server net.Conn, log *slog.Logger) 
 func (s *session) fromServer() {
 	defer close(s.head)
 	var head serverHead
+	_ = s.server.SetReadDeadline(time.Now().Add(s.proxy.patience))
 	for n := 0; n < len(head); {
 		got, err := s.server.Read(head[n:])
 		if _, werr := s.client.Write(head[n : n+got]); werr != nil || err != nil {
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				s.log.Warn("the machine's screen does not answer", "waited", s.proxy.patience)
+			}
 			return
 		}
-		n += got
+		if n += got; n >= banner {
+			_ = s.server.SetReadDeadline(time.Time{})
+		}
 	}
 	s.head <- head
 	_, _ = io.Copy(s.client, s.server) // its error ends the connection, like its end
@@ -52,7 +62,9 @@ func (s *session) fromServer() {
 // fromClient passes the client's side on, message by message, until it ends.
 func (s *session) fromClient() error {
 	r := bufio.NewReaderSize(s.client, 16<<10)
+	_ = s.client.SetReadDeadline(time.Now().Add(loginTime))
 	known, err := s.handshake(r)
+	_ = s.client.SetReadDeadline(time.Time{})
 	if err != nil {
 		return err
 	}
