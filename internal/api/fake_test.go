@@ -14,14 +14,10 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"minimega/internal/command"
 	"minimega/internal/errs"
 	"minimega/pkg/minicli"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // fakes are a small language and what became of its commands.
 type fakes struct {
@@ -50,6 +46,12 @@ func (f *fakes) commands() []command.Command {
 	slow := stream("slow", f.wait)
 	patient := stream("patient", f.wait)
 	patient.Interruptible = true
+	loud := func(ctx context.Context, c *command.Call) error {
+		c.Status("waiting")
+		return f.wait(ctx, c)
+	}
+	stay, linger := stream("stay", loud), stream("linger", loud)
+	linger.Interruptible = true
 	start := one("vm start <vm target>", func(_ context.Context, c *command.Call) (*minicli.Response, error) {
 		return nil, errs.New(errs.NotFound, "vm not found: %s", c.Str("vm"))
 	})
@@ -62,7 +64,7 @@ func (f *fakes) commands() []command.Command {
 	})
 	version.Scope = command.FanOut
 	return []command.Command{
-		version, start, slow, patient,
+		version, start, slow, patient, stay, linger,
 		one("echo [args]...", func(_ context.Context, c *command.Call) (*minicli.Response, error) {
 			return &minicli.Response{Response: strings.Join(c.List("args"), " ")}, nil
 		}),
@@ -169,17 +171,25 @@ func newFakes() *fakes {
 	return &fakes{started: make(chan string, 8), release: make(chan struct{}), ended: make(chan string, 8)}
 }
 
-// newRouter makes a router for the fakes. Its preprocess doubles a leading +,
-// and fails on a leading !.
 func (f *fakes) newRouter(t testing.TB) *Router {
 	t.Helper()
+	r, err := f.router()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// router makes a router for the fakes. Its preprocess doubles a leading +,
+// and fails on a leading !.
+func (f *fakes) router() (*Router, error) {
 	var handlers []*minicli.Handler
 	for _, c := range f.commands() {
 		handlers = append(handlers, &minicli.Handler{Patterns: c.Patterns, Meta: &c})
 	}
 	cli, err := minicli.New(handlers...)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	return NewRouter(cli, Options{
 		Host:   "box",
@@ -194,7 +204,7 @@ func (f *fakes) newRouter(t testing.TB) *Router {
 			return arg, nil
 		},
 		Log: slog.New(slog.NewTextHandler(f, nil)),
-	})
+	}), nil
 }
 
 // pipe is a pipe that publishes "hello\n" and then what is written to it.
@@ -266,7 +276,7 @@ func dial(t testing.TB, path string) *client {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	c.SetDeadline(time.Now().Add(20 * time.Second))
+	c.SetDeadline(time.Now().Add(time.Minute))
 	return &client{t, c, bufio.NewReader(c)}
 }
 
@@ -281,7 +291,7 @@ func (c *client) line() string {
 	c.t.Helper()
 	l, err := c.r.ReadString('\n')
 	if err != nil {
-		c.t.Fatalf("%q, %v", l, err)
+		c.t.Fatalf("%.200q, %v", l, err)
 	}
 	return l
 }
@@ -289,7 +299,7 @@ func (c *client) line() string {
 func (c *client) want(line string) {
 	c.t.Helper()
 	if got := c.line(); got != line+"\n" {
-		c.t.Errorf("got  %swant %s", got, line)
+		c.t.Errorf("got  %.300swant %.300s", got, line)
 	}
 }
 

@@ -77,9 +77,10 @@ func (r *Router) RunLine(ctx context.Context, s *command.Session, line string, e
 // line of the script that call reads, or one that a command made up.
 func (r *Router) Run(ctx context.Context, call *command.Call, c *minicli.Command) error {
 	n := call.With(c)
+	n.Emit = r.named(call.Emit) // .filter and .columns look at hosts
 	line, _ := ctx.Value(lineKey{}).(*minicli.Command)
 	if call.Reading && line != nil && !nestedIn(line, c) && isRead(line.Innermost()) {
-		return r.runLine(ctx, n, call.Emit, scriptHistory(call.Namespace, c))
+		return r.runLine(ctx, n, n.Emit, scriptHistory(call.Namespace, c))
 	}
 	if c.Nop() {
 		return nil
