@@ -6,6 +6,7 @@ type arith struct {
 	k     uint32 // constant
 	l, r  *arith
 	load  *access
+	need  int     // scratch words that its code uses
 	guard []guard // what the packet must be for its loads to make sense
 }
 
@@ -41,7 +42,7 @@ func joinNumbers(op uint16, l, r *arith) (*arith, string) {
 			return number(fold(op, l.k, r.k)), ""
 		}
 	}
-	return &arith{op: op, l: l, r: r, guard: merge(l.guard, r.guard)}, ""
+	return &arith{op: op, l: l, r: r, need: scratchNeed(l, r), guard: merge(l.guard, r.guard)}, ""
 }
 
 func fold(op uint16, a, b uint32) uint32 {
@@ -73,7 +74,7 @@ func negate(e *arith) *arith {
 	if e.constant() {
 		return number(-e.k)
 	}
-	return &arith{op: neg, l: e, guard: e.guard}
+	return &arith{op: neg, l: e, need: e.need, guard: e.guard}
 }
 
 func merge(a, b []guard) []guard {
@@ -109,18 +110,37 @@ func (e *arith) code(c []ins, depth uint32) ([]ins, bool) {
 	return append(c, ins{Op: e.op | aluX}), ok
 }
 
+// scratchNeed is how many scratch words code for two operands needs, when that
+// which needs more is computed first (Sethi and Ullman 1970).
+func scratchNeed(l, r *arith) int {
+	switch {
+	case r.constant():
+		return l.need
+	case l.need == r.need:
+		return l.need + 1
+	}
+	return max(l.need, r.need, 1)
+}
+
 // operands leaves l in A and r in X.
 func operands(c []ins, l, r *arith, depth uint32) ([]ins, bool) {
 	if depth >= scratch {
 		return nil, false
 	}
-	c, ok := r.code(c, depth)
+	first, second := r, l
+	if l.need > r.need {
+		first, second = l, r
+	}
+	c, ok := first.code(c, depth)
 	if !ok {
 		return nil, false
 	}
 	c = append(c, ins{Op: st, K: depth})
-	if c, ok = l.code(c, depth+1); !ok {
+	if c, ok = second.code(c, depth+1); !ok {
 		return nil, false
+	}
+	if first == l {
+		return append(c, ins{Op: tax}, ins{Op: ldMem, K: depth}), true
 	}
 	return append(c, ins{Op: ldxMem, K: depth}), true
 }

@@ -3,6 +3,7 @@ package bpf
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"golang.org/x/net/bpf"
 )
@@ -86,15 +87,16 @@ type jumpIns struct {
 // assembler lays conditions out as straight code. It leaves out a load when A
 // holds its result already.
 type assembler struct {
-	code  []jumpIns
-	state string
+	code   []jumpIns
+	labels []*label
+	state  string
 }
 
 // assemble makes the program that returns 0 where root does not hold, and goes
 // on with then where it does.
 func assemble(root *pred, then ...ins) ([]ins, error) {
 	var a assembler
-	yes, no := &label{}, &label{}
+	yes, no := a.labelAt(0), a.labelAt(0)
 	if err := a.emit(root, yes, no); err != nil {
 		return nil, err
 	}
@@ -122,7 +124,7 @@ func (a *assembler) emit(p *pred, t, f *label) error {
 		a.branch(ins{Op: ja}, t, t)
 		return nil
 	case '&', '|':
-		mid := &label{}
+		mid := a.labelAt(0)
 		first := [2]*label{mid, f}
 		if p.kind == '|' {
 			first = [2]*label{t, mid}
@@ -165,43 +167,44 @@ func keyOf(load []ins) string {
 	return string(b)
 }
 
-// widen puts an unconditional jump after each conditional one that reaches
-// too far for its eight bits, until none does.
+// widen gives each conditional jump that reaches too far for its eight bits an
+// unconditional one on the way: one that goes there already, or a new one right
+// behind it. From the end to the start, since a new one makes only jumps from
+// before it longer.
 func (a *assembler) widen() {
-	for {
-		grown := false
-		for i := 0; i < len(a.code); i++ {
-			c := &a.code[i]
-			if c.t == nil || c.Op == ja {
-				continue
-			}
-			if c.t.pos-i-1 <= maxShortJump && c.f.pos-i-1 <= maxShortJump {
-				continue
-			}
-			a.trampoline(i)
-			grown = true
+	for i := len(a.code) - 1; i >= 0 && len(a.code) <= MaxInstructions; i-- {
+		if a.code[i].t == nil || a.code[i].Op == ja {
+			continue
 		}
-		if !grown || len(a.code) > MaxInstructions {
-			return
-		}
+		a.code[i].t = a.near(i, a.code[i].t)
+		a.code[i].f = a.near(i, a.code[i].f)
 	}
 }
 
-// trampoline replaces the targets of jump i by two far jumps right behind it.
-func (a *assembler) trampoline(i int) {
-	t, f := a.code[i].t, a.code[i].f
-	moved := map[*label]bool{}
-	for j := range a.code {
-		for _, l := range []*label{a.code[j].t, a.code[j].f} {
-			if l != nil && !moved[l] && l.pos > i {
-				moved[l] = true
-				l.pos += 2
-			}
+// near is target, or an unconditional jump to it within reach of instruction i.
+// There is always room for the other target to move by one.
+func (a *assembler) near(i int, target *label) *label {
+	if target.pos-i-1 < maxShortJump {
+		return target
+	}
+	for j := i + 1; j < min(i+maxShortJump, len(a.code)); j++ {
+		if c := a.code[j]; c.Op == ja && c.t == target {
+			return a.labelAt(j)
 		}
 	}
-	a.code[i].t, a.code[i].f = &label{pos: i + 1}, &label{pos: i + 2}
-	far := []jumpIns{{ins: ins{Op: ja}, t: t, f: t}, {ins: ins{Op: ja}, t: f, f: f}}
-	a.code = append(a.code[:i+1], append(far, a.code[i+1:]...)...)
+	for _, l := range a.labels {
+		if l.pos > i {
+			l.pos++
+		}
+	}
+	a.code = slices.Insert(a.code, i+1, jumpIns{ins: ins{Op: ja}, t: target, f: target})
+	return a.labelAt(i + 1)
+}
+
+func (a *assembler) labelAt(pos int) *label {
+	l := &label{pos: pos}
+	a.labels = append(a.labels, l)
+	return l
 }
 
 func (a *assembler) resolve() ([]ins, error) {

@@ -2,7 +2,8 @@
 // programs for Ethernet frames. It covers what concerns Ethernet and IP; what
 // it does not cover is an error that says so, never a program that matches
 // something else. The semantics are those of libpcap on a saved file, odd
-// corners included, and tests compare every verdict with tcpdump's.
+// corners included, and tests compare the verdicts with tcpdump's. One corner
+// is left out: in `len + ip[8] > 9` libpcap forgets that this concerns IP only.
 package bpf
 
 import (

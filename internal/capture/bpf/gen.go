@@ -204,7 +204,7 @@ func (g *gen) multicast(proto string) *pred {
 func (g *gen) access(name string, index *arith, size uint32) *arith {
 	f := families[name]
 	a := &access{size: size, index: index, base: g.network, network: g.network}
-	e := &arith{load: a}
+	e := &arith{load: a, need: index.need}
 	switch {
 	case name == "ether":
 		a.base = 0

@@ -17,19 +17,13 @@ type qualifier struct {
 func (p *parser) primitive() (*pred, error) {
 	t := p.peek()
 	switch {
-	case t.text == "":
-		return nil, p.fail(t, "expected a condition")
 	case !t.word:
 		return nil, p.fail(t, "expected a condition")
 	case t.escaped:
 		return p.inherited()
 	}
-	if reason, ok := unsupported[t.text]; ok {
-		msg := "this part of the filter language is not supported"
-		if reason != "" {
-			msg += ": " + reason
-		}
-		return nil, p.fail(t, msg)
+	if err := p.unsupported(t); err != nil {
+		return nil, err
 	}
 	switch {
 	case t.keyword("vlan"):
@@ -38,6 +32,19 @@ func (p *parser) primitive() (*pred, error) {
 		return p.length()
 	}
 	return p.qualified()
+}
+
+// unsupported is the error for words of the language that are left out, else nil.
+func (p *parser) unsupported(t token) error {
+	reason, ok := unsupported[t.text]
+	if !ok {
+		return nil
+	}
+	msg := "this part of the filter language is not supported"
+	if reason != "" {
+		msg += ": " + reason
+	}
+	return p.fail(t, msg)
 }
 
 // inherited reads an operand without qualifiers of its own.
@@ -122,6 +129,9 @@ func (p *parser) alone(q qualifier, start token) (*pred, error) {
 	p.q = nil
 	if q.proto == "ether" {
 		return nil, p.fail(p.peek(), "expected host, src, dst, proto, broadcast or multicast after ether")
+	}
+	if err := p.unsupported(p.peek()); err != nil {
+		return nil, err
 	}
 	if t := p.peek(); t.word && !t.keyword("and", "or", "not") {
 		return nil, p.fail(t, "expected and, or, a direction (src, dst) or a type (host, net, port, proto) after "+start.text)
