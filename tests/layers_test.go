@@ -38,13 +38,14 @@ var up = map[string]string{
 
 // same lists the imports within a layer.
 var same = map[string]bool{
-	"internal/vm internal/network": true, // a VM is connected to ports
-	"internal/vm/kvm internal/qmp": true,
-	"internal/undo internal/errs":  true,
-	"pkg/minicli pkg/ranges":       true,
-	"pkg/miniclient pkg/minicli":   true,
-	"internal/cli internal/daemon": true,
-	"internal/demo internal/cli":   true,
+	"internal/vm internal/network":        true, // a VM is connected to ports
+	"internal/vm/kvm internal/qmp":        true,
+	"internal/undo internal/errs":         true,
+	"pkg/minicli pkg/ranges":              true,
+	"pkg/miniclient pkg/minicli":          true,
+	"internal/daemon internal/cli":        true,
+	"internal/vm/vmtest internal/network": true,
+	"internal/demo internal/daemon":       true,
 }
 
 func layer(pkg string) (int, bool) {

@@ -75,7 +75,7 @@ func TestScripts(t *testing.T) {
 			return os.MkdirAll(filepath.Join(env.WorkDir, "tmp"), 0o755)
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"daemon": cmdDaemon, "stop": cmdStop, "mm": cmdMM, "until": cmdUntil, "send": cmdSend, "inhost": cmdInHost,
+			"daemon": cmdDaemon, "halt": cmdHalt, "mm": cmdMM, "until": cmdUntil, "send": cmdSend, "type": cmdType, "inhost": cmdInHost,
 		},
 	})
 }
@@ -192,8 +192,8 @@ func cmdDaemon(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// cmdStop ends the last daemon with SIGTERM, or another signal, and waits.
-func cmdStop(ts *testscript.TestScript, neg bool, args []string) {
+// cmdHalt ends the last daemon with SIGTERM, or another signal, and waits.
+func cmdHalt(ts *testscript.TestScript, neg bool, args []string) {
 	h := theHost(ts)
 	d := h.daemons[len(h.daemons)-1]
 	// `ip netns exec` becomes the daemon, so this is its pid.

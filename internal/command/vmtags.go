@@ -4,7 +4,6 @@ import (
 	"context"
 	"maps"
 	"slices"
-	"strconv"
 
 	"minimega/internal/errs"
 	"minimega/pkg/minicli"
@@ -74,5 +73,3 @@ func (d *Deps) clearTag(_ context.Context, c *Call) (*minicli.Response, error) {
 	}
 	return done(nil)
 }
-
-func itoa(i int) string { return strconv.Itoa(i) }

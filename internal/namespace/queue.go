@@ -75,7 +75,7 @@ func expandNames(what string) ([]string, error) {
 		}
 		return make([]string, count), nil
 	}
-	names, err := ranges.Split(what)
+	names, err := ranges.Expand(what)
 	if err != nil {
 		return nil, errs.Wrap(errs.Invalid, err)
 	}

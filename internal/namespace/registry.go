@@ -4,7 +4,6 @@ package namespace
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"maps"
 	"regexp"

@@ -12,11 +12,20 @@ import (
 // The instance directory holds, besides the engine's files, what a person or a
 // later daemon needs to know the VM: name, state, config, taps.
 
-// makeDir makes the instance directory and the link that leads to it by UUID.
+// makeDir makes the instance directory and the link that leads to it by UUID,
+// or leaves nothing.
 func (v *VM) makeDir() error {
-	if err := os.Mkdir(v.Dir(), 0o700); err != nil && !(v.relaunched() && errors.Is(err, os.ErrExist)) {
+	if err := os.Mkdir(v.Dir(), 0o700); err != nil {
 		return err
 	}
+	err := v.fillDir()
+	if err != nil {
+		err = errors.Join(err, v.removeDir())
+	}
+	return err
+}
+
+func (v *VM) fillDir() error {
 	if err := host.WriteFile(filepath.Join(v.Dir(), "name"), []byte(v.Name), 0o600); err != nil {
 		return err
 	}

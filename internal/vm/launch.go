@@ -28,6 +28,9 @@ type Request struct {
 // each one. The error joins those of all VMs that failed; these are left in
 // state Error if they had come as far as having an ID, with nothing else left.
 func (m *Manager) Launch(ctx context.Context, reqs []Request, progress func(done, failed int)) error {
+	if err := m.conflicts(reqs); err != nil {
+		return err // before the engine finds a lock and cannot say whose it is
+	}
 	for _, r := range reqs {
 		if err := m.check(ctx, r.Type, r.Config); err != nil {
 			return errs.InVM(err, r.Name)
@@ -68,6 +71,19 @@ func (m *Manager) check(ctx context.Context, t Type, c *Config) error {
 		return errs.New(errs.Unsupported, "cannot launch a %s here: no engine for it", t)
 	}
 	return errs.AtStep(e.Check(ctx, c), "check")
+}
+
+// conflicts refuses requests for disks that VMs here write to.
+func (m *Manager) conflicts(reqs []Request) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	taken := m.takenLocked()
+	for _, r := range reqs {
+		if err := taken.conflict(r.Config); err != nil {
+			return errs.InVM(err, r.Name)
+		}
+	}
+	return nil
 }
 
 // reserve takes names, UUIDs and IDs for all requests or none.

@@ -26,6 +26,12 @@ var (
 // out. More than MaxNames names, a bracket in the wrong place and anything
 // that is no number in a bracket are errors.
 func Split(spec string) ([]string, error) {
+	names, err := Expand(spec)
+	return unique(names), err
+}
+
+// Expand is Split for those to whom it matters that a name comes twice.
+func Expand(spec string) ([]string, error) {
 	elements, err := cut(spec)
 	if err != nil {
 		return nil, err
@@ -36,7 +42,7 @@ func Split(spec string) ([]string, error) {
 			return nil, err
 		}
 	}
-	return unique(names), nil
+	return names, nil
 }
 
 // element is one part of a list: a name, or a prefix and what its bracket holds.
