@@ -21,7 +21,7 @@ type typist struct {
 	wg      sync.WaitGroup
 }
 
-// newTypist connects as contract playback does: RFB 3.3, shared.
+// newTypist connects with RFB 3.3, and shares the screen with others.
 func newTypist(ctx context.Context, t Target) (*typist, error) {
 	c, err := vnc.Dial(ctx, t.Proxy.Dial, vnc.Options{Version33: true, Discard: true, Encodings: []vnc.Encoding{vnc.EncRaw}})
 	if err != nil {
