@@ -1,6 +1,7 @@
 package miniclient
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -33,9 +34,13 @@ func (c *Conn) Pipe(ctx context.Context, name string) (*Pipe, error) {
 
 // Recv waits for the next message published on the pipe. io.EOF is its end.
 func (p *Pipe) Recv() (string, error) {
-	line, err := p.c.in.next()
-	if err != nil {
-		return "", err
+	var line []byte
+	for len(line) == 0 {
+		next, err := p.c.in.next()
+		if err != nil {
+			return "", err
+		}
+		line = bytes.TrimSpace(next)
 	}
 	if line[0] == '{' {
 		return "", refusal(line)
