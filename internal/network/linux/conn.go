@@ -8,6 +8,8 @@ import (
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"minimega/internal/errs"
 )
 
 const (
@@ -23,7 +25,8 @@ const (
 // conn speaks rtnetlink (rtnetlink(7)) in batches over sockets that belong to
 // one network namespace.
 type conn struct {
-	free chan *socket
+	free   chan *socket
+	closed chan struct{}
 }
 
 type socket struct {
@@ -34,11 +37,13 @@ type socket struct {
 
 // dial opens the sockets in the network namespace of the calling thread.
 func dial() (*conn, error) {
-	c := &conn{free: make(chan *socket, sockets)}
+	c := &conn{free: make(chan *socket, sockets), closed: make(chan struct{})}
 	for range sockets {
 		s, err := open()
 		if err != nil {
-			c.close()
+			for len(c.free) > 0 {
+				unix.Close((<-c.free).fd)
+			}
 			return nil, err
 		}
 		c.free <- s
@@ -67,27 +72,32 @@ func open() (*socket, error) {
 	return &socket{fd: fd, buf: make([]byte, 1<<16)}, nil
 }
 
-// close waits for the sockets that are in use.
+// close waits for the sockets that are in use. It must be called once.
 func (c *conn) close() {
+	close(c.closed)
 	for range sockets {
-		select {
-		case s := <-c.free:
-			unix.Close(s.fd)
-		default:
-			return
-		}
+		unix.Close((<-c.free).fd)
 	}
 }
 
 func (c *conn) with(ctx context.Context, f func(*socket) error) error {
 	select {
+	case <-c.closed:
+		return errClosed
+	default:
+	}
+	select {
 	case s := <-c.free:
 		defer func() { c.free <- s }()
 		return f(s)
+	case <-c.closed:
+		return errClosed
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
+
+var errClosed = errs.New(errs.State, "the network is closed")
 
 // do sends all requests and returns one error for each, nil where the kernel
 // did it. Requests are carried out in order, also after one that failed. Once

@@ -15,7 +15,9 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
+	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -56,11 +58,27 @@ func New(id string, log *slog.Logger) (*Datapath, error) {
 		sp.close()
 		return nil, err
 	}
+	warnOfFirewall(sp, log)
 	sum := sha256.Sum256([]byte(id))
 	return &Datapath{
 		log: log, tag: "mm" + hex.EncodeToString(sum[:])[:5] + "-", space: sp, nl: c, guard: newGuard(log),
 		bridges: map[string]*bridge{}, ports: map[int]*segment{}, changed: make(chan struct{}),
 	}, nil
+}
+
+// warnOfFirewall tells of a host that passes bridged packets through its
+// firewall (as Docker arranges), which may drop what guests send to each other.
+func warnOfFirewall(sp *space, log *slog.Logger) {
+	const file = "/proc/sys/net/bridge/bridge-nf-call-iptables"
+	var on []byte
+	err := sp.in(func() (err error) {
+		on, err = os.ReadFile(file)
+		return err
+	})
+	if err == nil && strings.TrimSpace(string(on)) != "0" {
+		log.Warn("this host's firewall sees what guests send to each other, and may drop it",
+			"remedy", "sysctl net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-ip6tables=0")
+	}
 }
 
 // name returns a device name of our own that was not used before.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -14,6 +15,7 @@ import (
 // waits several times until no CPU uses a device (RCU), but only once for all
 // that go in one request, so they are gathered in a group of their own first.
 func (d *Datapath) remove(ctx context.Context, indices []int) error {
+	indices = slices.DeleteFunc(indices, func(i int) bool { return i <= 0 }) // never was there
 	if len(indices) == 0 {
 		return nil
 	}

@@ -105,7 +105,7 @@ func NewGuest(t testing.TB, p network.Port, cidr string) *Guest {
 		t.Fatal(err)
 	}
 	g := &Guest{Addr: netip.MustParsePrefix(cidr).Addr(), MAC: link.Attrs().HardwareAddr.String()}
-	if g.Handle, err = netlink.NewHandleAt(ns); err != nil {
+	if g.Handle, err = netlink.NewHandleAt(ns, unix.NETLINK_ROUTE); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(g.Handle.Close)
