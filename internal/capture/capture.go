@@ -50,7 +50,8 @@ type Link struct {
 
 // LinkSource is the changing set of links of a bridge.
 type LinkSource interface {
-	// Links returns the links of now, and a channel that is closed when they change.
+	// Links returns the links of now, which exist, and a channel that is closed
+	// when they change. It does not wait for anything.
 	Links() ([]Link, <-chan struct{})
 }
 

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
 	"minimega/internal/capture/pcap"
@@ -60,10 +61,12 @@ func newManager(t *testing.T) *Manager {
 	t.Helper()
 	needRoot(t)
 	m := New(slog.New(slog.NewTextHandler(&logWriter{t}, nil)))
+	before := goleak.IgnoreCurrent()
 	t.Cleanup(func() {
 		if err := m.Close(context.Background()); err != nil {
 			t.Error(err)
 		}
+		goleak.VerifyNone(t, before)
 	})
 	return m
 }

@@ -15,9 +15,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The ring: 8 MiB lets the reader be away for some 10 ms at a gigabyte per
-// second, and for seconds on an ordinary link. A block goes to the reader when
-// it is full or retireAfter its first packet.
+// The ring: 8 MiB of kernel memory, taken when the capture starts, let the
+// reader be away for some 8 ms at a gigabyte per second and for a second on an
+// ordinary link; tcpdump has 2 MiB. What the disk cannot take at once waits in
+// the sink, so that an idle capture costs no more than this. A block goes to
+// the reader when it is full or retireAfter its first packet.
 const (
 	blockSize   = 256 << 10
 	blockCount  = 32

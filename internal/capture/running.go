@@ -62,15 +62,13 @@ func (c *running) run() {
 	closeErr := errors.Join(c.ring.close(), c.sink.close())
 	if f := c.sink.failure(); f != nil {
 		err = f
-	}
-	switch {
-	case gone && err == nil, errors.Is(err, errGone):
+	} else if gone {
 		c.log.Info("capture ended: its interface disappeared", "path", c.spec.Path)
 		err = nil
-	case err != nil:
-		c.log.Error("capture ended", "path", c.spec.Path, "error", err)
 	}
-	c.err = errors.Join(err, closeErr)
+	if c.err = errors.Join(err, closeErr); c.err != nil {
+		c.log.Error("capture ended", "path", c.spec.Path, "error", c.err)
+	}
 }
 
 // loop moves packets until the capture ends.

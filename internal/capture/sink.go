@@ -47,10 +47,10 @@ type sink struct {
 }
 
 // openFile opens the file without touching what it holds. It reports whether
-// the file is new.
+// the file is new; then only its owner may read it.
 func openFile(path string) (f *os.File, created bool, err error) {
 	const flags = os.O_WRONLY | syscall.O_NONBLOCK
-	f, err = os.OpenFile(path, flags|os.O_CREATE|os.O_EXCL, 0o644)
+	f, err = os.OpenFile(path, flags|os.O_CREATE|os.O_EXCL, 0o600)
 	if err == nil {
 		return f, true, nil
 	}
