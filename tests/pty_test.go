@@ -44,8 +44,12 @@ type screen struct {
 	text bytes.Buffer
 }
 
-func (s *screen) Write(p []byte) (int, error) { s.mu.Lock(); defer s.mu.Unlock(); return s.text.Write(p) }
-func (s *screen) String() string              { s.mu.Lock(); defer s.mu.Unlock(); return s.text.String() }
+func (s *screen) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.Write(p)
+}
+func (s *screen) String() string { s.mu.Lock(); defer s.mu.Unlock(); return s.text.String() }
 
 // cmdType runs a program on a terminal in the script's host and types a file
 // into it, each line when the prompt has come back: type FILE PROGRAM ARGS...

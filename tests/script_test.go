@@ -85,7 +85,25 @@ type hostKey struct{}
 // host is the machine of one script.
 type host struct {
 	netns, work string
-	daemons     []*exec.Cmd
+	daemons     []*daemon
+}
+
+// daemon is a minimega that a script started.
+type daemon struct {
+	process *os.Process
+	ended   chan struct{} // closed once it has been waited for
+	err     error         // valid then
+}
+
+// end asks it to end, and reports whether it did.
+func (d *daemon) end() bool {
+	_ = d.process.Signal(syscall.SIGTERM)
+	select {
+	case <-d.ended:
+		return true
+	case <-time.After(30 * time.Second):
+		return false
+	}
 }
 
 func newHost(work string) (*host, error) {
@@ -106,9 +124,8 @@ func (h *host) command(args ...string) *exec.Cmd {
 // close ends what still runs, removes the host and tells what was left on it.
 func (h *host) close() (left []string) {
 	for _, d := range h.daemons {
-		if d.ProcessState == nil {
-			_ = d.Process.Signal(syscall.SIGTERM)
-			_ = d.Wait()
+		if !d.end() {
+			left = append(left, "a daemon that does not end")
 		}
 	}
 	for _, pid := range h.processes() {
@@ -158,16 +175,16 @@ func theHost(ts *testscript.TestScript) *host { return ts.Value(hostKey{}).(*hos
 func cmdDaemon(ts *testscript.TestScript, neg bool, args []string) {
 	h := theHost(ts)
 	base := ts.Getenv("BASE")
-	d := h.command(append([]string{program, "-nostdin", "-base", base}, args...)...)
+	cmd := h.command(append([]string{program, "-nostdin", "-base", base}, args...)...)
 	log, err := os.Create(ts.MkAbs("daemon.log"))
 	ts.Check(err)
 	defer log.Close()
-	d.Stdout, d.Stderr, d.Dir = log, log, ts.MkAbs(".")
-	d.Env = append(os.Environ(), "TMPDIR="+ts.MkAbs("tmp"))
-	ts.Check(d.Start())
+	cmd.Stdout, cmd.Stderr, cmd.Dir = log, log, ts.MkAbs(".")
+	cmd.Env = append(os.Environ(), "TMPDIR="+ts.MkAbs("tmp"))
+	ts.Check(cmd.Start())
+	d := &daemon{process: cmd.Process, ended: make(chan struct{})}
 	h.daemons = append(h.daemons, d)
-	ended := make(chan error, 1)
-	go func() { ended <- d.Wait() }()
+	go func() { d.err = cmd.Wait(); close(d.ended) }()
 	deadline := time.After(20 * time.Second)
 	for {
 		if c, err := net.Dial("unix", filepath.Join(base, "minimega")); err == nil {
@@ -178,11 +195,11 @@ func cmdDaemon(ts *testscript.TestScript, neg bool, args []string) {
 			return
 		}
 		select {
-		case err := <-ended:
+		case <-d.ended:
 			text, _ := os.ReadFile(ts.MkAbs("daemon.log"))
 			ts.Logf("%s", text)
 			if !neg {
-				ts.Fatalf("the daemon ended: %v", err)
+				ts.Fatalf("the daemon ended: %v", d.err)
 			}
 			return
 		case <-deadline:
@@ -192,18 +209,11 @@ func cmdDaemon(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// cmdHalt ends the last daemon with SIGTERM, or another signal, and waits.
+// cmdHalt ends the last daemon with SIGTERM and waits.
 func cmdHalt(ts *testscript.TestScript, neg bool, args []string) {
 	h := theHost(ts)
-	d := h.daemons[len(h.daemons)-1]
-	// `ip netns exec` becomes the daemon, so this is its pid.
-	ts.Check(d.Process.Signal(syscall.SIGTERM))
-	deadline := time.Now().Add(30 * time.Second)
-	for d.Process.Signal(syscall.Signal(0)) == nil {
-		if time.Now().After(deadline) {
-			ts.Fatalf("the daemon does not end")
-		}
-		time.Sleep(5 * time.Millisecond)
+	if !h.daemons[len(h.daemons)-1].end() {
+		ts.Fatalf("the daemon does not end")
 	}
 }
 
