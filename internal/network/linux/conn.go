@@ -268,10 +268,9 @@ func ackError(h unix.NlMsghdr, body []byte) error {
 		return nil
 	}
 	if skip := 4 + unix.SizeofNlMsghdr; h.Flags&unix.NLM_F_ACK_TLVS != 0 && len(body) > skip {
-		attrs, err := nl.ParseRouteAttr(body[skip:])
-		for i := range attrs {
-			if err == nil && attrs[i].Attr.Type == unix.NLMSGERR_ATTR_MSG {
-				return &kernelError{errno, nl.BytesToString(attrs[i].Value)}
+		for kind, value := range attributes(body[skip:]) {
+			if kind == unix.NLMSGERR_ATTR_MSG {
+				return &kernelError{errno, unix.ByteSliceToString(value)}
 			}
 		}
 	}

@@ -78,6 +78,7 @@ func FuzzParseStats(f *testing.F) {
 	binary.NativeEndian.PutUint16(good[sizeofIfStatsMsg+2:], statsLink64)
 	f.Add(good)
 	f.Add(good[:sizeofIfStatsMsg+5])
+	f.Add([]byte("000000000000\x05\x00000"))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		if index, c, ok := parseStats(body); !ok && (index != 0 || c != network.Counters{}) {
 			t.Error("something from nothing")
@@ -88,6 +89,7 @@ func FuzzParseStats(f *testing.F) {
 func FuzzAckError(f *testing.F) {
 	f.Add(uint16(0), []byte{0, 0, 0, 0})
 	f.Add(uint16(unix.NLM_F_ACK_TLVS), append(make([]byte, 4+unix.SizeofNlMsghdr), 8, 0, 1, 0, 'h', 'i', 0, 0))
+	f.Add(uint16(unix.NLM_F_ACK_TLVS), []byte("00000000000000000000\b\x00\x01\x000000"))
 	f.Fuzz(func(t *testing.T, flags uint16, body []byte) {
 		err := ackError(unix.NlMsghdr{Flags: flags}, body)
 		if err == nil && (len(body) < 4 || binary.NativeEndian.Uint32(body) != 0) {

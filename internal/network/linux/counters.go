@@ -48,15 +48,11 @@ func parseStats(body []byte) (int, network.Counters, bool) {
 	if len(body) < sizeofIfStatsMsg {
 		return 0, network.Counters{}, false
 	}
-	attrs, err := nl.ParseRouteAttr(body[sizeofIfStatsMsg:])
-	if err != nil {
-		return 0, network.Counters{}, false
-	}
-	for _, a := range attrs {
-		if a.Attr.Type&nl.NLA_TYPE_MASK != statsLink64 || len(a.Value) < 8*8 {
+	for kind, value := range attributes(body[sizeofIfStatsMsg:]) {
+		if kind != statsLink64 || len(value) < 8*8 {
 			continue
 		}
-		at := func(i int) uint64 { return binary.NativeEndian.Uint64(a.Value[8*i:]) }
+		at := func(i int) uint64 { return binary.NativeEndian.Uint64(value[8*i:]) }
 		return int(binary.NativeEndian.Uint32(body[4:])), network.Counters{
 			TxPackets: at(0), RxPackets: at(1), TxBytes: at(2), RxBytes: at(3),
 			TxDropped: at(6), RxDropped: at(7),
