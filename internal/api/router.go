@@ -184,7 +184,7 @@ func (r *Router) invoke(ctx context.Context, call *command.Call, d *command.Comm
 func (r *Router) named(emit func(command.Batch) error) func(command.Batch) error {
 	return func(b command.Batch) error {
 		for _, resp := range b.Resps {
-			if resp.Host == "" {
+			if resp != nil && resp.Host == "" {
 				resp.Host = r.opts.Host
 			}
 		}

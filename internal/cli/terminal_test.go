@@ -138,8 +138,11 @@ func TestCompletionScripts(t *testing.T) {
 			p.Send("\r")
 			p.Expect(`no luck with vm start "big vm"`)
 			p.Expect("ready> ")
+			// A whole command in quotes.
+			p.Send("minimega -base " + d.base + " -e 'vm sto\t")
+			p.Expect("vm stop'")
 			// Flags, with the daemon or without.
-			p.Send("minimega -abss\t")
+			p.Send("\x15minimega -abss\t")
 			p.Expect("-abssnapshot")
 			p.Send("\x15minimega -base /nonexistent -e vm sta\t\t")
 			quiet(t, p)
