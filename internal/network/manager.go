@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net/netip"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -90,99 +89,6 @@ func (m *Manager) begin() error {
 	}
 	m.ops.Add(1)
 	return nil
-}
-
-// Create makes ports and connects them: all of them in the order of the specs,
-// or none and an error.
-func (m *Manager) Create(ctx context.Context, specs []PortSpec) ([]Port, error) {
-	if err := m.begin(); err != nil {
-		return nil, err
-	}
-	defer m.ops.Done()
-	specs = slices.Clone(specs)
-	for i := range specs {
-		if err := specs[i].complete(); err != nil {
-			return nil, err
-		}
-	}
-	if err := m.reserve(specs); err != nil {
-		return nil, err
-	}
-	defer m.unreserve(specs)
-	if err := m.ensure(ctx, specs); err != nil {
-		return nil, err
-	}
-	ports, err := m.dp.Create(ctx, specs)
-	if err != nil {
-		return nil, err
-	}
-	m.register(ports)
-	return ports, nil
-}
-
-// complete checks a spec and fills in what it leaves out.
-func (s *PortSpec) complete() error {
-	if s.Name == "all" {
-		return errs.New(errs.Invalid, "`all` is a reserved word -- cannot use for tap name")
-	}
-	if s.Name != "" {
-		if err := checkLinkName("tap", s.Name); err != nil {
-			return err
-		}
-	}
-	if s.Kind != Tap && s.Kind != Host {
-		return errs.New(errs.Invalid, "unknown kind of port: %d", s.Kind)
-	}
-	if err := checkVLAN(s.VLAN); err != nil {
-		return err
-	}
-	if s.VLAN == Disconnected {
-		s.Bridge = ""
-		return nil
-	}
-	s.Bridge = cmp.Or(s.Bridge, DefaultBridge)
-	return checkLinkName("bridge", s.Bridge)
-}
-
-// reserve keeps the names for this caller until unreserve.
-func (m *Manager) reserve(specs []PortSpec) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for i, s := range specs {
-		if s.Name == "" {
-			continue
-		}
-		if m.ports[s.Name] != nil || m.reserved[s.Name] {
-			m.unreserveLocked(specs[:i])
-			return errs.New(errs.Exists, "tap already on bridge")
-		}
-		m.reserved[s.Name] = true
-	}
-	return nil
-}
-
-func (m *Manager) unreserve(specs []PortSpec) {
-	m.mu.Lock()
-	m.unreserveLocked(specs)
-	m.mu.Unlock()
-}
-
-func (m *Manager) unreserveLocked(specs []PortSpec) {
-	for _, s := range specs {
-		delete(m.reserved, s.Name)
-	}
-}
-
-func (m *Manager) register(ports []Port) {
-	m.mu.Lock()
-	for _, p := range ports {
-		m.ports[p.Name] = &port{Port: p, turn: make(chan struct{}, 1)}
-	}
-	m.mu.Unlock()
-	for _, p := range ports {
-		m.snooper.watch(p.Index, p.MAC)
-	}
-	m.changed()
 }
 
 // take gets the right to change the ports of these names, which must exist, all
@@ -383,47 +289,6 @@ func (m *Manager) Counters(ctx context.Context, names ...string) (map[string]Cou
 		}
 	}
 	return result, nil
-}
-
-// AddIP gives an address such as 10.0.0.1/24 to a host tap.
-func (m *Manager) AddIP(ctx context.Context, name, cidr string) error {
-	addr, err := netip.ParsePrefix(cidr)
-	if err != nil {
-		return errs.WithRemedy(errs.New(errs.Invalid, "invalid address: %q", cidr), "write it with its prefix length: 10.0.0.1/24")
-	}
-	return m.onHostTap(ctx, name, func(p Port) error { return m.dp.AddIP(ctx, p, addr) })
-}
-
-// DHCP gets an address for a host tap, and returns it. It tries until ctx ends.
-func (m *Manager) DHCP(ctx context.Context, name string) (addr netip.Prefix, err error) {
-	leaser, ok := m.dp.(Leaser)
-	if !ok {
-		return addr, unsupported("DHCP")
-	}
-	err = m.onHostTap(ctx, name, func(p Port) error {
-		addr, err = leaser.DHCP(ctx, p)
-		return err
-	})
-	return addr, err
-}
-
-func unsupported(what string) error {
-	return errs.New(errs.Unsupported, "%s is not supported by this datapath", what)
-}
-
-func (m *Manager) onHostTap(ctx context.Context, name string, f func(Port) error) error {
-	if err := m.begin(); err != nil {
-		return err
-	}
-	defer m.ops.Done()
-	p, ok := m.Port(name)
-	if !ok {
-		return unknown(name)
-	}
-	if p.Kind != Host {
-		return errs.New(errs.Invalid, "not a host tap: %s", name)
-	}
-	return f(p)
 }
 
 // Close removes all that this manager made and ends it. Calls under way are

@@ -174,64 +174,6 @@ func move(t *testing.T, b *bench) {
 	expect(t, m, c, true)
 }
 
-// hostStaysOut checks that the host neither answers nor hears a guest on a VLAN
-// where it has no port, whatever tricks the guest knows.
-func hostStaysOut(t *testing.T, b *bench) {
-	lo, err := netlink.LinkByName("lo")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := netlink.AddrAdd(lo, &netlink.Addr{IPNet: &net.IPNet{IP: net.IP(hostAddr[:]), Mask: net.CIDRMask(32, 32)}}); err != nil {
-		t.Fatal(err)
-	}
-	socket, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IP(hostAddr[:]), Port: probePort})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer socket.Close()
-	p := b.create(t, network.PortSpec{Kind: network.Tap, Bridge: "br_a", VLAN: 101})[0]
-	tap := OpenTap(t, p.Name)
-	SendFrame(t, tap, arpForHost())
-	if ReceiveFrame(t, tap, nil, no) {
-		t.Error("the host answered a guest's ARP")
-	}
-	for range 5 {
-		SendFrame(t, tap, broadcastToHost())
-	}
-	if err := socket.SetReadDeadline(time.Now().Add(no)); err != nil {
-		t.Fatal(err)
-	}
-	if _, _, err := socket.ReadFrom(make([]byte, 100)); err == nil {
-		t.Error("the host heard a guest's packet")
-	}
-}
-
-// hostIsSilent checks that the host sends nothing on its own to a guest.
-func hostIsSilent(t *testing.T, b *bench) {
-	p := b.create(t, network.PortSpec{Kind: network.Tap, Bridge: "br_a", VLAN: 101}, network.PortSpec{Kind: network.Tap, Bridge: "br_a", VLAN: 101})
-	tap := OpenTap(t, p[0].Name)
-	OpenTap(t, p[1].Name)
-	if ReceiveFrame(t, tap, nil, 2*time.Second) {
-		t.Error("a frame came that no guest sent")
-	}
-}
-
-// unplugged checks that a port on no VLAN leads nowhere, and not to the host.
-func unplugged(t *testing.T, b *bench) {
-	p := b.create(t, network.PortSpec{Kind: network.Tap, VLAN: network.Disconnected}, network.PortSpec{Kind: network.Tap, Bridge: "br_a", VLAN: 1})
-	b.move(t, p[1], "", network.Disconnected)
-	for _, p := range p {
-		OpenTap(t, p.Name)
-		link, err := netlink.LinkByName(p.Name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if link.Attrs().Flags&net.FlagUp != 0 {
-			t.Errorf("%s is up, so that the host would listen to the guest", p.Name)
-		}
-	}
-}
-
 func allOrNothing(t *testing.T, b *bench) {
 	taken := b.create(t, network.PortSpec{Name: "here", Kind: network.Tap, Bridge: "br_a", VLAN: 1})
 	before := Links(t)
