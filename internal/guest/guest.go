@@ -42,7 +42,12 @@ func Main() int {
 
 func setEnvironment() {
 	os.Clearenv() // the kernel puts the words of its command line there
-	for k, v := range map[string]string{"PATH": "/bin:/sbin:/usr/bin:/usr/sbin", "HOME": "/root", "TERM": "linux"} {
+	for k, v := range map[string]string{
+		"PATH": "/bin:/sbin:/usr/bin:/usr/sbin", "HOME": "/root", "TERM": "linux",
+		// The DHCP client spins until the kernel's random numbers are good,
+		// which in a VM may be never; for its use any will do.
+		"UROOT_NOHWRNG": "1",
+	} {
 		os.Setenv(k, v)
 	}
 }

@@ -53,7 +53,11 @@ func (m *Modules) readDeps() error {
 			m.deps = map[string][]string{}
 		}
 		file = m.relative(file)
-		m.files[moduleName(file)] = file
+		name := moduleName("/" + file)
+		if name == "" || len(m.files) >= maxModules {
+			return
+		}
+		m.files[name] = file
 		for _, n := range strings.Fields(needs) {
 			m.deps[file] = append(m.deps[file], m.relative(n))
 		}

@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/term"
@@ -208,79 +207,4 @@ func wait(ctx context.Context, d time.Duration) {
 	case <-t.C:
 	case <-ctx.Done():
 	}
-}
-
-// input reads the device ahead of the line editor, so that ctrl-C is noticed
-// while a command runs and what is typed meanwhile is kept.
-type input struct {
-	mu        sync.Mutex
-	ready     *sync.Cond
-	buf       []byte
-	err       error
-	interrupt func() // while a command runs
-}
-
-const maxTypeAhead = 64 << 10
-
-func newInput(r io.Reader) *input {
-	in := &input{}
-	in.ready = sync.NewCond(&in.mu)
-	go in.pump(r) // ends with the device
-	return in
-}
-
-func (in *input) pump(r io.Reader) {
-	buf := make([]byte, 4096)
-	for {
-		n, err := r.Read(buf)
-		in.mu.Lock()
-		for _, b := range buf[:n] {
-			in.addLocked(b)
-		}
-		in.err = err
-		in.ready.Broadcast()
-		if err != nil && in.interrupt != nil {
-			in.interrupt()
-		}
-		in.mu.Unlock()
-		if err != nil {
-			return
-		}
-	}
-}
-
-func (in *input) addLocked(b byte) {
-	const ctrlC, killLine = 3, 21
-	switch {
-	case b == ctrlC && in.interrupt != nil:
-		in.buf = in.buf[:0]
-		in.interrupt()
-	case len(in.buf) >= maxTypeAhead:
-		// nobody reads; what a terminal would drop too
-	case b == ctrlC: // an empty new line, instead of the end of input
-		in.buf = append(in.buf, killLine, '\r')
-	default:
-		in.buf = append(in.buf, b)
-	}
-}
-
-func (in *input) onInterrupt(fn func()) {
-	in.mu.Lock()
-	in.interrupt = fn
-	in.mu.Unlock()
-}
-
-// Read gives what was typed, and waits if that is nothing.
-func (in *input) Read(p []byte) (int, error) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	for len(in.buf) == 0 && in.err == nil {
-		in.ready.Wait()
-	}
-	if len(in.buf) == 0 {
-		return 0, in.err
-	}
-	n := copy(p, in.buf)
-	in.buf = in.buf[n:]
-	return n, nil
 }
