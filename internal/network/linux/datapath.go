@@ -158,7 +158,16 @@ func (b *building) connect(ctx context.Context) error {
 	for i, p := range b.ports {
 		reqs = append(reqs, plug(p.Index, b.segments[i])...)
 	}
-	return wrap("cannot connect", b.d.nl.all(ctx, reqs))
+	return wrap("cannot connect", full(b.d.nl.all(ctx, reqs)))
+}
+
+// full says what the kernel means by EXFULL.
+func full(err error) error {
+	if errors.Is(err, unix.EXFULL) {
+		return errs.WithRemedy(errs.New(errs.Resource, "a Linux bridge takes 1023 ports for each VLAN: %w", err),
+			"use another VLAN, or Open vSwitch")
+	}
+	return err
 }
 
 // plug connects a device that is down. A device on no bridge stays down: if it
@@ -203,7 +212,7 @@ func (d *Datapath) Move(ctx context.Context, p network.Port, bridge string, vlan
 	reqs := append([]*nl.NetlinkRequest{down(p.Index)}, plug(p.Index, to)...)
 	if err := d.nl.all(ctx, reqs); err != nil {
 		back := d.remove(ctx, d.release(to))
-		return errors.Join(fmt.Errorf("cannot connect %s: %w", p.Name, err), back)
+		return errors.Join(fmt.Errorf("cannot connect %s: %w", p.Name, full(err)), back)
 	}
 	d.mu.Lock()
 	from, known := d.ports[p.Index]
