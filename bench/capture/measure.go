@@ -104,7 +104,8 @@ func ours(ctx context.Context, path string) (func() (uint64, error), error) {
 		return nil, err
 	}
 	return func() (uint64, error) {
-		// What the reader has not seen yet is not lost: the counters move until the end.
+		// The flood is over, so the kernel's count of drops is final; what waits
+		// in the ring reaches the file before Close returns.
 		infos := m.List()
 		if len(infos) != 1 {
 			return 0, errors.New("the capture ended by itself")
@@ -133,9 +134,13 @@ func tcpdump(ctx context.Context, path string) (func() (uint64, error), error) {
 		}
 	}
 	return func() (uint64, error) {
-		// It counts as it reads: what its buffer holds is read before it ends only
-		// if it gets the time.
-		time.Sleep(time.Second)
+		// What its buffer holds it reads before it ends only if it gets the time.
+		calm := time.NewTimer(time.Second)
+		defer calm.Stop()
+		select {
+		case <-calm.C:
+		case <-ctx.Done():
+		}
 		if err := c.Process.Signal(syscall.SIGINT); err != nil {
 			return 0, err
 		}

@@ -68,7 +68,7 @@ func count(t *testing.T, path string) (n uint64, ifaces []pcap.Interface) {
 func TestDropsAreCounted(t *testing.T) {
 	const n = 20000
 	a, b := veth(t)
-	r, err := openRing()
+	r, err := openRing(minBlocks)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,5 +160,19 @@ func TestCaptureStopsUnderLoad(t *testing.T) {
 	}
 	if n, _ := count(t, path); n < 20000 {
 		t.Errorf("%d packets", n)
+	}
+}
+
+func TestRingsShareMemory(t *testing.T) {
+	total := 0
+	for n := range 300 {
+		blocks := ringBlocks(n)
+		if n < 8 && blocks != maxBlocks || blocks < minBlocks || blocks > maxBlocks {
+			t.Errorf("capture %d: %d blocks", n+1, blocks)
+		}
+		total += blocks * blockSize
+	}
+	if total > 900<<20 {
+		t.Errorf("300 captures take %d MiB", total>>20)
 	}
 }

@@ -96,13 +96,16 @@ func (m *Manager) start(ctx context.Context, spec Spec, attach func(*running) er
 			Do:   func(context.Context) error { return m.reserve(c.file, spec.Path) },
 			Undo: func() error { m.release(c.file); return nil }},
 		undo.Step{Name: "open packet socket", Do: func(context.Context) (err error) {
-			c.ring, err = openRing()
+			c.ring, err = openRing(ringBlocks(m.running()))
 			return socketError(err)
 		}, Undo: func() error { return c.ring.close() }},
 		undo.Step{Name: "attach to interface", Do: func(context.Context) error { return socketError(attach(c)) }},
 		undo.Step{Name: "begin capture file", Do: func(context.Context) error { return m.begin(c, f, enc) }},
 	)
 }
+
+// running is how many captures there are.
+func (m *Manager) running() int { m.mu.Lock(); defer m.mu.Unlock(); return len(m.captures) }
 
 // begin writes the head of the file and starts the capture.
 func (m *Manager) begin(c *running, f *os.File, enc pcap.Encoder) error {

@@ -15,18 +15,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The ring: 8 MiB of kernel memory, taken when the capture starts, let the
-// reader be away for some 8 ms at a gigabyte per second and for a second on an
-// ordinary link; tcpdump has 2 MiB. What the disk cannot take at once waits in
-// the sink, so that an idle capture costs no more than this. A block goes to
-// the reader when it is full or retireAfter its first packet.
+// The ring is kernel memory, taken when a capture starts. 16 MiB let the reader
+// be away for some 16 ms at a gigabyte per second, and for two seconds on an
+// ordinary link; tcpdump has 2 MiB. That is what the first eight captures get;
+// later ones share as if ringMemory were divided among all, down to 2 MiB each.
+// What the disk cannot take at once waits in the sink, so that an idle capture
+// costs no more than its ring. A block goes to the reader when it is full or
+// retireAfter its first packet.
 const (
 	blockSize   = 256 << 10
-	blockCount  = 32
+	maxBlocks   = 64
+	minBlocks   = 8
+	ringMemory  = 128 << 20
 	frameSize   = 2048
 	retireAfter = 64 * time.Millisecond
 	downSettles = time.Second // packets later than this are of an interface that is up again
 )
+
+// ringBlocks is the size of the ring of a capture beside others.
+func ringBlocks(others int) int {
+	return min(maxBlocks, max(minBlocks, ringMemory/blockSize/(others+1)))
+}
 
 // Offsets in struct tpacket_block_desc, tpacket3_hdr and the sockaddr_ll
 // behind it (linux/if_packet.h).
@@ -51,10 +60,13 @@ type ring struct {
 	file   *os.File
 	conn   syscall.RawConn
 	mem    []byte
+	blocks int // in mem
 	next   int // block to read next
 	woken  chan struct{}
-	bound  int       // interface index, 0 for all
-	downAt time.Time // when the interface was set down: it may come back, or be gone without a word; else zero
+	bound  int // interface index, 0 for all
+	// downAt is when the interface was set down, else zero: it may come back, or
+	// be gone without a further word.
+	downAt time.Time
 
 	mu       sync.Mutex // guards the fields below
 	received uint64
@@ -73,17 +85,17 @@ type packet struct {
 }
 
 // openRing makes a socket that gets nothing yet: set the filter, then bind.
-func openRing() (*ring, error) {
+func openRing(blocks int) (*ring, error) {
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, os.NewSyscallError("packet socket", err)
 	}
-	mem, err := mapRing(fd)
+	mem, err := mapRing(fd, blocks)
 	if err != nil {
 		_ = unix.Close(fd)
 		return nil, err
 	}
-	r := &ring{file: os.NewFile(uintptr(fd), "packet socket"), mem: mem, woken: make(chan struct{}, 1)}
+	r := &ring{file: os.NewFile(uintptr(fd), "packet socket"), mem: mem, blocks: blocks, woken: make(chan struct{}, 1)}
 	if r.conn, err = r.file.SyscallConn(); err != nil {
 		_ = r.close()
 		return nil, err
@@ -91,19 +103,19 @@ func openRing() (*ring, error) {
 	return r, nil
 }
 
-func mapRing(fd int) ([]byte, error) {
+func mapRing(fd, blocks int) ([]byte, error) {
 	if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_VERSION, unix.TPACKET_V3); err != nil {
 		return nil, os.NewSyscallError("packet ring version 3", err)
 	}
 	req := unix.TpacketReq3{
-		Block_size: blockSize, Block_nr: blockCount,
-		Frame_size: frameSize, Frame_nr: blockSize / frameSize * blockCount,
+		Block_size: blockSize, Block_nr: uint32(blocks),
+		Frame_size: frameSize, Frame_nr: blockSize / frameSize * uint32(blocks),
 		Retire_blk_tov: uint32(retireAfter / time.Millisecond),
 	}
 	if err := unix.SetsockoptTpacketReq3(fd, unix.SOL_PACKET, unix.PACKET_RX_RING, &req); err != nil {
-		return nil, os.NewSyscallError("packet ring of 8 MiB", err)
+		return nil, os.NewSyscallError(fmt.Sprintf("packet ring of %d KiB", blocks*blockSize>>10), err)
 	}
-	mem, err := unix.Mmap(fd, 0, blockSize*blockCount, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	mem, err := unix.Mmap(fd, 0, blockSize*blocks, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	return mem, os.NewSyscallError("map packet ring", err)
 }
 
@@ -241,11 +253,11 @@ func (r *ring) wakeAt(t time.Time) { _ = r.file.SetReadDeadline(t) }
 // drain calls f for every packet of the blocks that are ready, at most an eighth
 // of the ring, and returns how many those were. The packet is valid during the call.
 func (r *ring) drain(f func(*packet)) (blocks int) {
-	for ; blocks < blockCount/8 && r.ready(); blocks++ {
+	for ; blocks < r.blocks/8 && r.ready(); blocks++ {
 		r.walk(r.mem[r.next*blockSize:(r.next+1)*blockSize], f)
 		atomic.StoreUint32(r.word(r.next*blockSize+blockPackets), 0)
 		atomic.StoreUint32(r.word(r.next*blockSize+blockStatus), 0)
-		r.next = (r.next + 1) % blockCount
+		r.next = (r.next + 1) % r.blocks
 		if time.Since(r.downAt) > downSettles {
 			r.downAt = time.Time{}
 		}
