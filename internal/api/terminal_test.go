@@ -57,7 +57,7 @@ func startPrompt(t *testing.T, history string) *ptytest.Terminal {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), "API_TEST_PROMPT="+history, "PAGER=cat")
+	cmd.Env = append(os.Environ(), "API_TEST_PROMPT="+history, "GORACE=atexit_sleep_ms=0", "PAGER=cat")
 	p := ptytest.Start(t, cmd)
 	p.Expect("minimega[minimega]$ ")
 	return p

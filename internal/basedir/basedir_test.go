@@ -264,7 +264,7 @@ func TestLongPath(t *testing.T) {
 func TestKilled(t *testing.T) {
 	base := filepath.Join(t.TempDir(), "base")
 	cmd := exec.Command(os.Args[0], "-test.run=^TestHolder$")
-	cmd.Env = append(os.Environ(), "BASEDIR_TEST_HOLD="+base)
+	cmd.Env = append(os.Environ(), "BASEDIR_TEST_HOLD="+base, "GORACE=atexit_sleep_ms=0")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := cmd.StdoutPipe()
 	if err != nil {

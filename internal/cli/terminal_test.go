@@ -15,7 +15,7 @@ import (
 func attach(t *testing.T, d *daemon, flags ...string) *ptytest.Terminal {
 	t.Helper()
 	cmd := exec.Command(filepath.Join(program(t), "minimega"), append([]string{"-base", d.base, "-attach"}, flags...)...)
-	cmd.Env = append(os.Environ(), "CLI_TEST_MAIN=1", "PAGER=cat")
+	cmd.Env = append(os.Environ(), "CLI_TEST_MAIN=1", "GORACE=atexit_sleep_ms=0", "PAGER=cat")
 	return ptytest.Start(t, cmd)
 }
 
@@ -120,7 +120,7 @@ func TestCompletionScripts(t *testing.T) {
 			d := start(t)
 			cmd := exec.Command(args[0], args[1:]...)
 			home := t.TempDir()
-			cmd.Env = append(os.Environ(), "CLI_TEST_MAIN=1", "HOME="+home, "XDG_CONFIG_HOME="+home, "XDG_DATA_HOME="+home,
+			cmd.Env = append(os.Environ(), "CLI_TEST_MAIN=1", "GORACE=atexit_sleep_ms=0", "HOME="+home, "XDG_CONFIG_HOME="+home, "XDG_DATA_HOME="+home,
 				"PATH="+program(t)+":"+os.Getenv("PATH"), "BASE="+d.base, "LC_ALL=C.UTF-8")
 			p := ptytest.Start(t, cmd)
 			p.Send(load[name])
