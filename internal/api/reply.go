@@ -2,6 +2,7 @@ package api
 
 import (
 	"io"
+	"slices"
 	"sync"
 
 	"minimega/internal/command"
@@ -19,6 +20,7 @@ type replies struct {
 	w    io.Writer
 	buf  []byte // a reply up to the value of More, when held
 	held bool
+	size int   // of the last large reply: the next one is likely the same
 	err  error // of the first failed write; nothing is written after it
 }
 
@@ -82,6 +84,13 @@ func (r *replies) message(text string) error {
 }
 
 func (r *replies) holdLocked(b command.Batch) {
+	render := func() string { return b.Resps.Render(b.Flags) }
+	if large(b.Resps) {
+		text := make(chan string, 1)
+		go func() { text <- b.Resps.Render(b.Flags) }() // waited for below
+		render = func() string { return <-text }
+		r.buf = slices.Grow(r.buf, r.size)
+	}
 	r.buf = append(r.buf[:0], `{"Resp":`...)
 	if b.Resps == nil {
 		r.buf = append(r.buf, "null"...)
@@ -89,7 +98,7 @@ func (r *replies) holdLocked(b command.Batch) {
 		r.buf = minicli.AppendResponses(r.buf, b.Resps)
 	}
 	r.buf = append(r.buf, `,"Rendered":`...)
-	r.buf = minicli.AppendString(r.buf, b.Resps.Render(b.Flags))
+	r.buf = minicli.AppendString(r.buf, render())
 	r.buf = append(r.buf, `,"More":`...)
 	r.held = true
 }
@@ -100,8 +109,18 @@ func (r *replies) sendLocked(more string) {
 	r.held = false
 	r.writeLocked(r.buf)
 	if cap(r.buf) > keepBuffer {
+		r.size = len(r.buf) + len(r.buf)/16
 		r.buf = nil
 	}
+}
+
+// large reports whether a batch is worth being rendered beside its encoding.
+func large(rs minicli.Responses) bool {
+	rows := 0
+	for _, r := range rs {
+		rows += len(r.Tabular)
+	}
+	return rows > 500
 }
 
 func (r *replies) statusLocked(text string) error {

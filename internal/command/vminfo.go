@@ -3,6 +3,8 @@ package command
 import (
 	"context"
 	"encoding/json"
+	"maps"
+	"slices"
 	"strconv"
 
 	"minimega/internal/vm"
@@ -70,6 +72,23 @@ func (o *object) str(k, v string)       { o.key(k); o.b = minicli.AppendString(o
 func (o *object) num(k string, v int64) { o.key(k); o.b = strconv.AppendInt(o.b, v, 10) }
 func (o *object) bool(k string, v bool) { o.key(k); o.b = strconv.AppendBool(o.b, v) }
 
+// float appends a finite number.
+func (o *object) float(k string, v float64) { o.key(k); o.b = strconv.AppendFloat(o.b, v, 'g', -1, 64) }
+
+// dict appends an object, keys sorted.
+func (o *object) dict(k string, v map[string]string) {
+	o.key(k)
+	o.b = append(o.b, '{')
+	for i, key := range slices.Sorted(maps.Keys(v)) {
+		if i > 0 {
+			o.b = append(o.b, ',')
+		}
+		o.b = append(minicli.AppendString(o.b, key), ':')
+		o.b = minicli.AppendString(o.b, v[key])
+	}
+	o.b = append(o.b, '}')
+}
+
 // other appends whatever encoding/json makes of v; for rare or empty members.
 func (o *object) other(k string, v any) {
 	o.key(k)
@@ -113,12 +132,7 @@ func appendVM(b []byte, in *vm.Info) []byte {
 	} else {
 		o.strs("Bonds", nil)
 	}
-	if len(c.Tags) > 0 {
-		o.other("Tags", c.Tags)
-	} else {
-		o.key("Tags")
-		o.b = append(o.b, "{}"...)
-	}
+	o.dict("Tags", c.Tags)
 	o.num("ID", int64(in.ID))
 	o.str("Name", in.Name)
 	o.str("Namespace", in.Namespace)
@@ -162,8 +176,8 @@ func appendNetworks(o *object, nets []vm.NetConfig) {
 		e.str("IP4", n.IP4)
 		e.str("IP6", n.IP6)
 		e.bool("QinQ", n.QinQ)
-		e.other("RxRate", n.RxRate)
-		e.other("TxRate", n.TxRate)
+		e.float("RxRate", n.RxRate)
+		e.float("TxRate", n.TxRate)
 		e.str("Raw", n.Raw)
 		o.b = append(e.b, '}')
 	}
@@ -203,7 +217,21 @@ func appendDisks(o *object, disks []vm.DiskConfig) {
 		o.strs("Disks", nil)
 		return
 	}
-	o.other("Disks", disks)
+	o.key("Disks")
+	o.b = append(o.b, '[')
+	for i := range disks {
+		if i > 0 {
+			o.b = append(o.b, ',')
+		}
+		e := &object{append(o.b, '{')}
+		e.str("Path", disks[i].Path)
+		e.str("SnapshotPath", disks[i].SnapshotPath)
+		e.str("Interface", disks[i].Interface)
+		e.str("Cache", disks[i].Cache)
+		e.str("Raw", disks[i].Raw)
+		o.b = append(e.b, '}')
+	}
+	o.b = append(o.b, ']')
 }
 
 func appendContainer(o *object, k *vm.ContainerConfig) {
@@ -212,6 +240,6 @@ func appendContainer(o *object, k *vm.ContainerConfig) {
 	o.strs("Init", k.Init)
 	o.str("Preinit", k.Preinit)
 	o.num("Fifos", int64(k.Fifos))
-	o.other("VolumePaths", k.VolumePaths)
+	o.dict("VolumePaths", k.VolumePaths)
 	o.num("ConsolePort", 0)
 }

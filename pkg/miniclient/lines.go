@@ -56,8 +56,9 @@ func (l *lines) peek() ([]byte, error) {
 // message has after its text.
 func isLast(line []byte) bool {
 	line = bytes.TrimSuffix(line, []byte("\n"))
-	if i := bytes.LastIndex(line, []byte(`,"Suggest":[`)); i >= 0 && bytes.HasSuffix(line[:i], []byte(`"Status":false`)) {
-		return true
+	if bytes.HasSuffix(line, []byte(`"Status":false}`)) || bytes.HasSuffix(line, []byte(`"Status":true}`)) {
+		return bytes.HasSuffix(line, []byte(`"More":false,"Status":false}`)) // without a look at the rest, which may be long
 	}
-	return bytes.HasSuffix(line, []byte(`,"More":false,"Status":false}`))
+	i := bytes.LastIndex(line, []byte(`,"Suggest":[`))
+	return i >= 0 && bytes.HasSuffix(line[:i], []byte(`"Status":false`))
 }
