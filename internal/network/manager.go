@@ -36,6 +36,7 @@ type Manager struct {
 	ports    map[string]*port
 	reserved map[string]bool // names of ports on their way
 	bridges  map[string]*bridge
+	mirrors  map[string]string // source by destination
 }
 
 // port is a port and the right to change it, which is a token in turn.
@@ -51,7 +52,7 @@ func New(dp Datapath, opts Options) (*Manager, error) {
 	if opts.VLAN == nil {
 		opts.VLAN = strconv.Itoa
 	}
-	m := &Manager{dp: dp, opts: opts, ports: map[string]*port{}, reserved: map[string]bool{}, bridges: map[string]*bridge{}}
+	m := &Manager{dp: dp, opts: opts, ports: map[string]*port{}, reserved: map[string]bool{}, bridges: map[string]*bridge{}, mirrors: map[string]string{}}
 	var err error
 	if m.snooper, err = newSnooper(opts.Log); err != nil {
 		return nil, err
@@ -153,11 +154,16 @@ func (m *Manager) Delete(ctx context.Context, names ...string) error {
 // remove deletes ports that the caller has taken.
 func (m *Manager) remove(ctx context.Context, taken []*port) error {
 	var ports []Port
+	going := map[string]bool{}
 	m.mu.Lock()
 	for _, p := range taken {
 		ports = append(ports, p.Port)
+		going[p.Name] = true
 	}
 	m.mu.Unlock()
+	if err := m.endMirrors(ctx, func(x Mirror) bool { return going[x.From] || going[x.To] }); err != nil {
+		return err
+	}
 	if err := m.dp.Delete(ctx, ports); err != nil {
 		return err
 	}
@@ -306,6 +312,7 @@ func (m *Manager) Close(ctx context.Context) error {
 	m.mu.Lock()
 	clear(m.ports)
 	clear(m.bridges)
+	clear(m.mirrors)
 	m.mu.Unlock()
 	m.changed()
 	for _, f := range m.files {

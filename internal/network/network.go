@@ -109,6 +109,11 @@ type (
 	Configurer interface {
 		Configure(ctx context.Context, bridge, key, value string) error
 	}
+	// Mirrorer copies all frames of one port to another.
+	Mirrorer interface {
+		Mirror(ctx context.Context, from, to Port) error
+		Unmirror(ctx context.Context, from, to Port) error
+	}
 	// Leaser gets addresses by DHCP on the outer end of a Host port.
 	Leaser interface {
 		DHCP(ctx context.Context, p Port) (netip.Prefix, error)

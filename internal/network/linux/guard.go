@@ -49,9 +49,13 @@ func (g *guard) close() {
 	}
 }
 
-// loadDrop loads `return TC_ACT_SHOT`, bpf(2).
+// loadDrop loads `return TC_ACT_SHOT`.
 func loadDrop() (int, error) {
-	insns := [...]uint64{0xb7 | tcActShot<<32, 0x95} // r0 = 2; exit
+	return loadProgram([]uint64{0xb7 | tcActShot<<32, 0x95}) // r0 = 2; exit
+}
+
+// loadProgram loads a classifier, see bpf(2), and returns its descriptor.
+func loadProgram(insns []uint64) (int, error) {
 	license := [...]byte{'A', 'p', 'a', 'c', 'h', 'e', 0}
 	attr := struct {
 		progType, count uint32
@@ -62,7 +66,7 @@ func loadDrop() (int, error) {
 		flags           uint32
 	}{
 		progType: bpfSchedCls, count: uint32(len(insns)),
-		insns: uint64(uintptr(unsafe.Pointer(&insns))), license: uint64(uintptr(unsafe.Pointer(&license))),
+		insns: uint64(uintptr(unsafe.Pointer(&insns[0]))), license: uint64(uintptr(unsafe.Pointer(&license))),
 	}
 	fd, _, errno := unix.Syscall(unix.SYS_BPF, bpfProgLoad, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
 	if errno != 0 {
@@ -76,7 +80,7 @@ func loadDrop() (int, error) {
 func (d *Datapath) seal(ctx context.Context, s *segment) error {
 	if d.guard.prog >= 0 {
 		err := d.nl.all(ctx, []*nl.NetlinkRequest{
-			newClsact(s.index), newFilter(s.index, clsactIngress, d.guard.prog), newFilter(s.index, clsactEgress, d.guard.prog),
+			newClsact(s.index), newFilter(s.index, clsactIngress, 1, d.guard.prog), newFilter(s.index, clsactEgress, 1, d.guard.prog),
 		})
 		if err == nil {
 			return nil
@@ -106,9 +110,8 @@ func newClsact(index int) *nl.NetlinkRequest {
 	return r
 }
 
-func newFilter(index int, parent uint32, prog int) *nl.NetlinkRequest {
+func newFilter(index int, parent, priority uint32, prog int) *nl.NetlinkRequest {
 	r := nl.NewNetlinkRequest(unix.RTM_NEWTFILTER, create)
-	const priority = 1
 	proto := uint32(nl.Swap16(unix.ETH_P_ALL))
 	r.AddData(&nl.TcMsg{Family: unix.AF_UNSPEC, Ifindex: int32(index), Parent: parent, Info: priority<<16 | proto})
 	r.AddData(nl.NewRtAttr(nl.TCA_KIND, nl.ZeroTerminated("bpf")))

@@ -67,3 +67,44 @@ func unplugged(t *testing.T, b *bench) {
 		}
 	}
 }
+
+// mirror checks that a third port sees what two others say to each other, and
+// only while the mirror is on.
+func mirror(t *testing.T, b *bench) {
+	m, ok := b.dp.(network.Mirrorer)
+	if !ok {
+		t.Skip("this datapath has no mirrors")
+	}
+	g, gp := b.guest(t, "br_a", 101)
+	h, _ := b.guest(t, "br_a", 101)
+	p := b.create(t, network.PortSpec{Kind: network.Tap, Bridge: "br_b", VLAN: 7})[0]
+	tap := OpenTap(t, p.Name)
+	hw := func(s string) []byte {
+		mac, err := net.ParseMAC(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return mac
+	}
+	if err := m.Mirror(t.Context(), gp, p); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, g, h, true)
+	expect(t, h, g, true)
+	if !ReceiveFrame(t, tap, append(hw(h.MAC), hw(g.MAC)...), yes) || !ReceiveFrame(t, tap, append(hw(g.MAC), hw(h.MAC)...), yes) {
+		t.Error("a mirror does not show both directions")
+	}
+	if err := m.Unmirror(t.Context(), gp, p); err != nil {
+		t.Fatal(err)
+	}
+	for ReceiveFrame(t, tap, nil, 20*time.Millisecond) { // what came before
+		continue
+	}
+	expect(t, g, h, true)
+	if ReceiveFrame(t, tap, nil, no) {
+		t.Error("the mirror is still on")
+	}
+	if err := m.Unmirror(t.Context(), gp, p); err != nil {
+		t.Errorf("a mirror ended twice: %v", err)
+	}
+}

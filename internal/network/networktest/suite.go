@@ -27,7 +27,7 @@ const (
 func Suite(t *testing.T, open func(t testing.TB) network.Datapath) {
 	for name, check := range map[string]func(*testing.T, *bench){
 		"Reach": reach, "Reach6": reach6, "Taps": taps, "Move": move, "HostStaysOut": hostStaysOut,
-		"HostIsSilent": hostIsSilent, "Unplugged": unplugged,
+		"HostIsSilent": hostIsSilent, "Unplugged": unplugged, "Mirror": mirror,
 		"AllOrNothing": allOrNothing, "NamesTaken": namesTaken, "AutoNames": autoNames,
 		"DeleteTwice": deleteTwice, "Cancelled": cancelled, "Destroy": destroy, "Links": links,
 		"Counters": counters, "Hundred": hundred, "Concurrent": concurrent, "CloseRemovesAll": closeRemovesAll,
@@ -153,7 +153,7 @@ func taps(t *testing.T, b *bench) {
 	if !arrives() {
 		t.Fatal("a frame does not get from tap to tap")
 	}
-	if ReceiveFrame(t, other, frame[:19], no) || ReceiveFrame(t, alone, frame[:19], 0) {
+	if ReceiveFrame(t, other, frame[:19], no) || ReceiveFrame(t, alone, frame[:19], no) {
 		t.Fatal("a frame got where it does not belong")
 	}
 }
