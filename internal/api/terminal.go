@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"time"
 
 	"minimega/internal/command"
 	"minimega/internal/prompt"
@@ -22,15 +23,21 @@ type TerminalOptions struct {
 	Log     *slog.Logger
 }
 
+// justEnded is how long after a command's end Ctrl-C is still meant for it: it
+// must not end the daemon because the command was faster.
+const justEnded = 300 * time.Millisecond
+
 // Terminal is the daemon's own prompt.
 type Terminal struct {
 	router *Router
 	opts   TerminalOptions
 
 	mu     sync.Mutex // guards the fields below
+	person bool // somebody types; without, signals are the daemon's
 	cancel context.CancelCauseFunc
 	warned bool // the running command was interrupted once
 	paging bool // a pager has the terminal, and gets the same signals
+	ended  time.Time
 }
 
 // NewTerminal makes the prompt of router's daemon.
@@ -53,6 +60,9 @@ func (t *Terminal) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("prompt: %w", err)
 	}
+	t.mu.Lock()
+	t.person = r.Interactive()
+	t.mu.Unlock()
 	err = t.loop(ctx, s, r)
 	if cerr := r.Close(); err == nil {
 		err = cerr
@@ -61,13 +71,15 @@ func (t *Terminal) Run(ctx context.Context) error {
 }
 
 // Interrupt is for the signal of Ctrl-C: it cancels the command that runs at
-// the prompt. False means that none runs, or that it was called for it before:
-// then the signal is for the daemon.
+// the prompt. False means that the signal is for the daemon: no command runs or
+// has just ended, it is the second signal for the same one, or nobody types.
 func (t *Terminal) Interrupt() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {
-	case t.paging:
+	case !t.person:
+		return false
+	case t.paging, t.cancel == nil && time.Since(t.ended) < justEnded:
 		return true
 	case t.cancel == nil || t.warned:
 		return false
@@ -108,7 +120,7 @@ func (t *Terminal) run(ctx context.Context, s *command.Session, line string) err
 
 func (t *Terminal) setRunning(cancel context.CancelCauseFunc) {
 	t.mu.Lock()
-	t.cancel, t.warned = cancel, false
+	t.cancel, t.warned, t.ended = cancel, false, time.Now()
 	t.mu.Unlock()
 }
 

@@ -37,6 +37,10 @@ func RunAttach(ctx context.Context, cfg Config, std Stdio) int {
 	}
 	defer r.Close() // the terminal is the shell's again
 	if r.Interactive() {
+		// A Ctrl-C that comes too late for its command must not end the program.
+		late := make(chan os.Signal, 1)
+		signal.Notify(late, os.Interrupt)
+		defer signal.Stop(late)
 		fmt.Fprintln(std.Out, "`disconnect` or Ctrl-D leaves minimega running, `quit` ends it")
 	}
 	if err := a.loop(ctx, r); err != nil {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/peterh/liner"
+	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
 	"minimega/pkg/minicli"
@@ -33,8 +34,8 @@ type Options struct {
 type Reader struct {
 	in     io.Reader
 	edit   *liner.State // nil where no terminal is
-	cooked liner.ModeApplier
-	raw    liner.ModeApplier
+	cooked *unix.Termios
+	raw    *unix.Termios
 	hist   *History
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -118,13 +119,16 @@ func (r *Reader) loop(read func(prompt string) (string, error)) {
 // they are changed only while a line is edited, so that whatever happens to
 // the process in between leaves a usable terminal.
 func (r *Reader) startEditor(o Options) (err error) {
-	if r.cooked, err = liner.TerminalMode(); err != nil {
+	if r.cooked, err = mode(); err != nil {
 		return err
 	}
 	r.edit = liner.NewLiner()
-	if r.raw, err = liner.TerminalMode(); err != nil {
+	if r.raw, err = mode(); err != nil {
 		return errors.Join(err, r.edit.Close())
 	}
+	// Before the prompt is seen, not a moment after as the editor does it:
+	// Ctrl-C must never be a signal then.
+	r.raw.Lflag &^= unix.ISIG
 	r.edit.SetTabCompletionStyle(liner.TabPrints)
 	r.edit.SetBeep(false)
 	if o.Complete != nil {
@@ -133,12 +137,12 @@ func (r *Reader) startEditor(o Options) (err error) {
 	for _, l := range o.History.Lines() {
 		r.edit.AppendHistory(l)
 	}
-	return r.cooked.ApplyMode()
+	return setMode(r.cooked)
 }
 
 // edited reads a line from a person. Ctrl-C clears the line.
 func (r *Reader) edited(prompt string) (string, error) {
-	if err := r.raw.ApplyMode(); err != nil {
+	if err := setMode(r.raw); err != nil {
 		return "", err
 	}
 	text, err := r.edit.Prompt(prompt)
@@ -146,7 +150,7 @@ func (r *Reader) edited(prompt string) (string, error) {
 		r.edit.AppendHistory(text)
 		r.hist.Add(text)
 	}
-	return text, errors.Join(err, r.cooked.ApplyMode())
+	return text, errors.Join(err, setMode(r.cooked))
 }
 
 // plain reads lines from anything else.
@@ -184,6 +188,11 @@ func wordCompleter(ctx context.Context, complete func(context.Context, string) [
 		return before[:start], words, tail
 	}
 }
+
+// mode returns the settings of the terminal on stdin (termios(3)).
+func mode() (*unix.Termios, error) { return unix.IoctlGetTermios(unix.Stdin, unix.TCGETS) }
+
+func setMode(m *unix.Termios) error { return unix.IoctlSetTermios(unix.Stdin, unix.TCSETS, m) }
 
 func isTerminal(v any) bool {
 	f, ok := v.(*os.File)
