@@ -33,7 +33,7 @@ type Terminal struct {
 	opts   TerminalOptions
 
 	mu     sync.Mutex // guards the fields below
-	person bool // somebody types; without, signals are the daemon's
+	person bool       // somebody types; without, signals are the daemon's
 	cancel context.CancelCauseFunc
 	warned bool // the running command was interrupted once
 	paging bool // a pager has the terminal, and gets the same signals
@@ -85,8 +85,8 @@ func (t *Terminal) Interrupt() bool {
 		return false
 	}
 	t.warned = true
-	t.cancel(ErrClientGone)
 	fmt.Fprintln(t.opts.Err, "interrupted; a command that cannot stop half-way runs on (Ctrl-C again ends minimega)")
+	t.cancel(ErrClientGone)
 	return true
 }
 
