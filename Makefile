@@ -9,7 +9,7 @@ LDFLAGS  := -s -w -X minimega/internal/version.Revision=$(REVISION) -X minimega/
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: setup build demo test check bench fuzz clean
+.PHONY: setup build demo test check bench docs fuzz clean
 
 # What a bare Debian machine lacks: packages, Go, a kernel for guests.
 setup:
@@ -35,6 +35,10 @@ check:
 # The figures of the README, each beside a peer. Run them on a quiet machine.
 bench: build
 	go run ./bench/all
+
+# docs/reference.md, from the program.
+docs:
+	go test ./tests -run TestReference -update
 
 # Each fuzzer for a moment; set FUZZTIME for longer.
 FUZZTIME ?= 10s

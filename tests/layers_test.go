@@ -17,7 +17,8 @@ import (
 // in sameLayer. A longer path beats its parent.
 var layers = [][]string{
 	{"cmd", "bench", "tests"},
-	{"internal/daemon", "internal/demo", "internal/cli"},
+	{"bench/figure"},
+	{"internal/daemon", "internal/demo", "internal/cli", "internal/doc"},
 	{"internal/api"},
 	{"internal/command"},
 	{"internal/namespace"},

@@ -175,36 +175,40 @@ func theHost(ts *testscript.TestScript) *host { return ts.Value(hostKey{}).(*hos
 func cmdDaemon(ts *testscript.TestScript, neg bool, args []string) {
 	h := theHost(ts)
 	base := ts.Getenv("BASE")
-	cmd := h.command(append([]string{program, "-nostdin", "-base", base}, args...)...)
-	log, err := os.Create(ts.MkAbs("daemon.log"))
-	ts.Check(err)
-	defer log.Close()
-	cmd.Stdout, cmd.Stderr, cmd.Dir = log, log, ts.MkAbs(".")
-	cmd.Env = append(os.Environ(), "TMPDIR="+ts.MkAbs("tmp"))
-	ts.Check(cmd.Start())
+	err := h.start(base, ts.MkAbs("daemon.log"), ts.MkAbs("."), append([]string{}, args...))
+	if (err != nil) != neg {
+		text, _ := os.ReadFile(ts.MkAbs("daemon.log"))
+		ts.Fatalf("%v\n%s", err, text)
+	}
+}
+
+// start starts a daemon in dir and waits for its socket.
+func (h *host) start(base, log, dir string, flags []string) error {
+	cmd := h.command(append([]string{program, "-nostdin", "-base", base}, flags...)...)
+	out, err := os.Create(log)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	cmd.Stdout, cmd.Stderr, cmd.Dir = out, out, dir
+	cmd.Env = append(os.Environ(), "TMPDIR="+filepath.Join(h.work, "tmp"))
+	if err := cmd.Start(); err != nil {
+		return err
+	}
 	d := &daemon{process: cmd.Process, ended: make(chan struct{})}
 	h.daemons = append(h.daemons, d)
 	go func() { d.err = cmd.Wait(); close(d.ended) }()
 	deadline := time.After(20 * time.Second)
 	for {
-		if c, err := net.Dial("unix", filepath.Join(base, "minimega")); err == nil {
-			c.Close()
-			if neg {
-				ts.Fatalf("the daemon started")
-			}
-			return
-		}
 		select {
 		case <-d.ended:
-			text, _ := os.ReadFile(ts.MkAbs("daemon.log"))
-			ts.Logf("%s", text)
-			if !neg {
-				ts.Fatalf("the daemon ended: %v", d.err)
-			}
-			return
+			return fmt.Errorf("the daemon ended: %v", d.err)
 		case <-deadline:
-			ts.Fatalf("no socket after 20 s")
+			return errors.New("no socket after 20 s")
 		case <-time.After(5 * time.Millisecond):
+		}
+		if c, err := net.Dial("unix", filepath.Join(base, "minimega")); err == nil {
+			return c.Close()
 		}
 	}
 }

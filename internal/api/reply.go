@@ -86,9 +86,7 @@ func (r *replies) message(text string) error {
 func (r *replies) holdLocked(b command.Batch) {
 	render := func() string { return b.Resps.Render(b.Flags) }
 	if large(b.Resps) {
-		text := make(chan string, 1)
-		go func() { text <- b.Resps.Render(b.Flags) }() // waited for below
-		render = func() string { return <-text }
+		render = aside(render)
 		r.buf = slices.Grow(r.buf, r.size)
 	}
 	r.buf = append(r.buf[:0], `{"Resp":`...)
@@ -111,6 +109,31 @@ func (r *replies) sendLocked(more string) {
 	if cap(r.buf) > keepBuffer {
 		r.size = len(r.buf) + len(r.buf)/16
 		r.buf = nil
+	}
+}
+
+// aside starts compute in a goroutine and returns what waits for its result. A
+// panic there becomes one of the waiter, whose connection alone ends by it.
+func aside(compute func() string) func() string {
+	type result struct {
+		text  string
+		panic any
+	}
+	done := make(chan result, 1)
+	go func() {
+		var r result
+		defer func() {
+			r.panic = recover()
+			done <- r
+		}()
+		r.text = compute()
+	}()
+	return func() string {
+		r := <-done
+		if r.panic != nil {
+			panic(r.panic)
+		}
+		return r.text
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
+	"sync"
 	"syscall"
 
 	"minimega/internal/api"
@@ -76,13 +77,15 @@ func run(ctx context.Context, c cli.Config, std cli.Stdio) error {
 // live returns when the daemon is to end.
 func (d *Daemon) live(ctx context.Context, c cli.Config, std cli.Stdio, signals <-chan os.Signal) error {
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	var t *api.Terminal
 	typed := make(chan error, 1)
+	var typing sync.WaitGroup
+	defer typing.Wait() // then the terminal is as it was
+	defer cancel()
 	if !c.NoStdin {
 		t = api.NewTerminal(d.Router, api.TerminalOptions{In: std.In, Out: std.Out, Err: std.Err,
 			History: filepath.Join(d.cfg.Base, "history"), Log: d.log})
-		go func() { typed <- t.Run(ctx) }() // waited for by its answer, or for ever in a read of the terminal, which ends with the process
+		typing.Go(func() { typed <- t.Run(ctx) })
 	}
 	ended := make(chan error, 1)
 	d.serving.Go(func() { ended <- d.Wait(ctx) })
