@@ -197,7 +197,11 @@ func (r *Router) fail(call *command.Call, host string, err error) error {
 }
 
 func failure(f minicli.Flags, host string, err error) command.Batch {
-	return command.Batch{Resps: minicli.Responses{{Host: host, Error: err.Error()}}, Flags: f}
+	r := &minicli.Response{Host: host, Error: err.Error()}
+	if known := (*errs.Error)(nil); errors.As(err, &known) {
+		r.Data = errs.FactsOf(err)
+	}
+	return command.Batch{Resps: minicli.Responses{r}, Flags: f}
 }
 
 // forCommand returns the context c runs in: ctx itself when a client that goes

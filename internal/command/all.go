@@ -40,7 +40,7 @@ func Experiment(d *Deps) []Command {
 	return slices.Concat(
 		vmConfig(d), vmLife(d), vmInfo(d), vmDevices(d), vmTags(d),
 		namespaces(d), schedule(d),
-		vlans(d), taps(d), bridges(d),
+		vlans(d), taps(d), mirrors(d), bridges(d),
 		captures(d), displays(d), disks(d),
 		clearAll(d),
 	)

@@ -28,7 +28,7 @@ func taps(d *Deps) []Command {
 			Long:    "Removes a host tap of the namespace, or `all` of them.",
 			Suggest: map[string]Completer{"tap": d.tapNames},
 			Run: func(ctx context.Context, c *Call) (*minicli.Response, error) {
-				return done(d.deleteTap(ctx, c.Namespace, c.Str("tap")))
+				return done(d.Net.DeleteHostTap(ctx, c.Namespace, c.Str("tap")))
 			}},
 		{Patterns: []string{"clear tap"}, Short: "remove the host taps of the namespace",
 			Long: "Removes every host tap of the namespace.",
@@ -38,20 +38,9 @@ func taps(d *Deps) []Command {
 	}
 }
 
-// hostTaps returns the host taps of a namespace, "" for all.
-func (d *Deps) hostTaps(ns string) []network.Port {
-	var out []network.Port
-	for _, p := range d.Net.Ports() {
-		if p.Kind == network.Host && (ns == "" || p.Namespace == ns) {
-			out = append(out, p)
-		}
-	}
-	return out
-}
-
 func (d *Deps) tapNames(c *Call, prefix string) []string {
 	names := []string{"all"}
-	for _, p := range d.hostTaps(c.Namespace) {
+	for _, p := range d.Net.HostTaps(c.Namespace) {
 		names = append(names, p.Name)
 	}
 	return withPrefix(names, prefix)
@@ -59,7 +48,7 @@ func (d *Deps) tapNames(c *Call, prefix string) []string {
 
 func (d *Deps) listTaps(_ context.Context, c *Call) (*minicli.Response, error) {
 	var rows [][]string
-	for _, p := range d.hostTaps(c.Namespace) {
+	for _, p := range d.Net.HostTaps(c.Namespace) {
 		rows = append(rows, []string{p.Bridge, p.Name, d.VLANs.Print(c.Namespace, p.VLAN)})
 	}
 	return table([]string{"bridge", "tap", "vlan"}, rows)
@@ -98,30 +87,7 @@ func (d *Deps) createTap(ctx context.Context, c *Call) (*minicli.Response, error
 	return text(name)
 }
 
-func (d *Deps) deleteTap(ctx context.Context, ns, name string) error {
-	if name == "all" {
-		return d.ClearTaps(ctx, ns)
-	}
-	p, ok := d.Net.Port(name)
-	switch {
-	case !ok:
-		return errs.New(errs.NotFound, "unknown tap: %s", name)
-	case p.Kind != network.Host:
-		return errs.New(errs.Invalid, "not a host tap: %s", name)
-	case p.Namespace != ns:
-		return errs.New(errs.Invalid, "not a host tap in active namespace")
-	}
-	return d.Net.Delete(ctx, name)
-}
-
 // ClearTaps removes the host taps of a namespace.
 func (d *Deps) ClearTaps(ctx context.Context, ns string) error {
-	var names []string
-	for _, p := range d.hostTaps(ns) {
-		names = append(names, p.Name)
-	}
-	if len(names) == 0 {
-		return nil
-	}
-	return d.Net.Delete(ctx, names...)
+	return d.Net.DeleteHostTap(ctx, ns, "all")
 }

@@ -3,6 +3,7 @@
 package errs
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -86,6 +87,25 @@ func KindOf(err error) Kind {
 		err = e.Err
 	}
 	return Internal
+}
+
+// Facts are what is known of an error, for programs. All but Kind may be empty.
+type Facts struct {
+	Kind   Kind   `json:"kind"`
+	VM     string `json:"vm,omitempty"`
+	Step   string `json:"step,omitempty"`
+	Remedy string `json:"remedy,omitempty"`
+}
+
+// FactsOf returns what is known of err; of several joined errors, of the first.
+func FactsOf(err error) Facts {
+	f := Facts{Kind: KindOf(err)}
+	var e *Error
+	for errors.As(err, &e) {
+		f.VM, f.Step, f.Remedy = cmp.Or(f.VM, e.VM), cmp.Or(f.Step, e.Step), cmp.Or(f.Remedy, e.Remedy)
+		err = e.Err
+	}
+	return f
 }
 
 // InVM names the VM that err is about, unless err names one already.
