@@ -63,6 +63,11 @@ type (
 	Screenshotter interface {
 		Screenshot(ctx context.Context, max int) ([]byte, error)
 	}
+	// Emulator is reached through TCP ports on the loopback interface: its
+	// console's and, for Android's tools, adb's.
+	Emulator interface {
+		Ports() (console, adb int)
+	}
 	// Displayer has a screen that speaks VNC.
 	Displayer interface {
 		VNC() *vnc.Proxy

@@ -1,0 +1,87 @@
+package android
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"minimega/internal/errs"
+	"minimega/internal/host"
+	"minimega/internal/undo"
+	"minimega/internal/vm"
+)
+
+// Adopt takes over an emulator that an earlier process launched in s.Dir and
+// let go of, or died. It fails with errs.NotFound if pid is not that emulator.
+// A failed Adopt leaves the emulator as it was.
+func (e *Engine) Adopt(ctx context.Context, s *vm.Spec, pid int) (vm.Machine, error) {
+	ctx, cancel := context.WithTimeout(ctx, e.opts.StartTimeout)
+	defer cancel()
+	l := &launch{e: e, spec: s}
+	var port int
+	err := undo.Run(ctx,
+		undo.Step{Name: "find emulator", Do: func(context.Context) (err error) {
+			port, err = l.find(pid)
+			return err
+		}, Undo: func() error { return l.proc.Close() }},
+		undo.Step{Name: "reserve ports", Do: func(context.Context) error { return l.reclaim(port) },
+			Undo: func() error { return l.claim.lock.Close() }},
+		undo.Step{Name: "connect to console", Do: l.connect},
+	)
+	if err != nil {
+		return nil, errs.InVM(err, s.Name)
+	}
+	return newMachine(l), nil
+}
+
+// find makes sure that pid is the emulator of this directory, which its
+// command line tells, and returns its console port. The watch comes first:
+// after it the pid cannot be reused unseen.
+func (l *launch) find(pid int) (port int, err error) {
+	proc, err := host.AdoptProc(pid)
+	if err != nil {
+		return 0, errs.Wrap(errs.NotFound, err)
+	}
+	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	if err == nil {
+		port, err = portOf(strings.Split(string(line), "\x00"), l.path(logName))
+	}
+	if err != nil {
+		_ = proc.Close()
+		return 0, errs.New(errs.NotFound, "process %d is not the emulator of %s: %w", pid, l.spec.Dir, err)
+	}
+	l.proc = proc
+	return port, nil
+}
+
+// portOf reads the console port from an emulator's command line, if that names
+// the log.
+func portOf(args []string, log string) (int, error) {
+	value := func(name string) string {
+		if i := slices.Index(args, name); i >= 0 && i+1 < len(args) {
+			return args[i+1]
+		}
+		return ""
+	}
+	if got := value("-stdouterr-file"); got != log {
+		return 0, fmt.Errorf("it logs to %q", got)
+	}
+	port, err := strconv.Atoi(value("-port"))
+	if err == nil && (port < firstPort || port > lastPort || port%2 != 0) {
+		err = fmt.Errorf("port %d is not one of an emulator", port)
+	}
+	return port, err
+}
+
+func (l *launch) reclaim(port int) (err error) {
+	home, err := l.e.home()
+	if err != nil {
+		return err
+	}
+	l.console = &console{port: port, home: home}
+	l.claim, err = claimPort(port)
+	return err
+}
