@@ -1,9 +1,11 @@
 package node
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -27,6 +29,22 @@ func announce(link *netlink.LinkAttrs, addr netip.Addr) error {
 		return fmt.Errorf("announce %s: %w", addr, err)
 	}
 	return nil
+}
+
+// announceAgain repeats announcements until ctx ends. The first one is lost
+// where the driver takes its time to bring the link up (e1000: up to two
+// seconds), and whoever watches may have come later.
+func announceAgain(ctx context.Context, link *netlink.LinkAttrs, addrs []netip.Addr) error {
+	for wait := time.Second; ; wait = min(2*wait, time.Minute) {
+		if pause(ctx, wait); ctx.Err() != nil {
+			return nil
+		}
+		for _, a := range addrs {
+			if err := announce(link, a); err != nil {
+				return err
+			}
+		}
+	}
 }
 
 // arpAnnouncement is an Ethernet frame with an ARP request (RFC 826) in which

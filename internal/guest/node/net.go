@@ -178,6 +178,7 @@ func (n *Net) keep(ctx context.Context, name string, want []cmdline.Address) err
 	if err := netlink.LinkSetUp(link); err != nil {
 		return fmt.Errorf("bring up: %w", err)
 	}
+	var static []netip.Addr
 	for _, a := range want {
 		if a.Method != cmdline.Static {
 			continue
@@ -185,12 +186,12 @@ func (n *Net) keep(ctx context.Context, name string, want []cmdline.Address) err
 		if err := n.addStatic(link, a.Prefix); err != nil {
 			return err
 		}
+		static = append(static, a.Prefix.Addr())
 	}
 	if slices.ContainsFunc(want, func(a cmdline.Address) bool { return a.Method == cmdline.DHCP }) {
 		return n.keepLease(ctx, link)
 	}
-	<-ctx.Done()
-	return nil
+	return announceAgain(ctx, link.Attrs(), static)
 }
 
 func (n *Net) addStatic(link netlink.Link, p netip.Prefix) error {

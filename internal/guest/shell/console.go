@@ -29,7 +29,7 @@ type System interface {
 
 // Console is one place where a person can type.
 type Console struct {
-	Device   io.ReadWriter // a terminal in raw mode that turns \n into \r\n
+	Device   io.ReadWriter // a terminal in raw mode
 	Name     string        // as in "tty1"
 	Width    int           // of the screen, in characters; 0 means 80x25
 	Height   int
@@ -43,17 +43,17 @@ func (c Console) Serve(ctx context.Context) error {
 	if c.Width <= 0 || c.Height <= 0 {
 		c.Width, c.Height = 80, 25
 	}
-	in := newInput(c.Device)
-	s := &session{Console: c, in: in, dir: "/"}
+	in, out := newInput(c.Device), &lineEnds{w: c.Device}
+	s := &session{Console: c, in: in, out: out, dir: "/"}
 	s.term = term.NewTerminal(struct {
 		io.Reader
 		io.Writer
-	}{in, c.Device}, "")
+	}{in, out}, "")
 	s.term.AutoCompleteCallback = s.complete
 	if err := s.term.SetSize(c.Width, c.Height); err != nil {
 		return err
 	}
-	fmt.Fprintf(c.Device, "\nminimega guest %s on %s\n", version.Version, c.Name)
+	fmt.Fprintf(out, "\nminimega guest %s on %s\n", version.Version, c.Name)
 	for {
 		if err := s.login(ctx); err != nil {
 			return err
@@ -68,6 +68,7 @@ func (c Console) Serve(ctx context.Context) error {
 type session struct {
 	Console
 	in   *input
+	out  io.Writer
 	term *term.Terminal
 	dir  string
 }
@@ -90,9 +91,9 @@ func (s *session) login(ctx context.Context) error {
 			break
 		}
 		wait(ctx, time.Second)
-		fmt.Fprint(s.Device, "\nLogin incorrect\n")
+		fmt.Fprint(s.out, "\nLogin incorrect\n")
 	}
-	fmt.Fprint(s.Device, "Type help for the commands.\n")
+	fmt.Fprint(s.out, "Type help for the commands.\n")
 	return nil
 }
 
@@ -106,7 +107,7 @@ func (s *session) loop(ctx context.Context) error {
 		}
 		commands, err := parseLine(line)
 		if err != nil {
-			fmt.Fprintf(s.Device, "%v\n", err)
+			fmt.Fprintf(s.out, "%v\n", err)
 			continue
 		}
 		for _, c := range commands {
@@ -137,17 +138,17 @@ func (s *session) execute(parent context.Context, c parsed) bool {
 	}
 	switch {
 	case ctx.Err() != nil:
-		fmt.Fprint(s.Device, "^C\n")
+		fmt.Fprint(s.out, "^C\n")
 		return false
 	case err != nil:
-		fmt.Fprintf(s.Device, "%s: %v\n", c.args[0], err)
+		fmt.Fprintf(s.out, "%s: %v\n", c.args[0], err)
 	}
 	return true
 }
 
 func (s *session) output(c parsed) (io.Writer, func() error, error) {
 	if c.to == "" {
-		return s.Device, func() error { return nil }, nil
+		return s.out, func() error { return nil }, nil
 	}
 	flags := os.O_CREATE | os.O_WRONLY | os.O_TRUNC
 	if c.add {

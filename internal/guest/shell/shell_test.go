@@ -143,20 +143,20 @@ func TestConsole(t *testing.T) {
 	dir := t.TempDir()
 	ty.expect("# ")
 	ty.typ("echo hello\r")
-	ty.expect("\nhello\n")
+	ty.expect("\r\nhello\r\n")
 	ty.typ("echo helo\x1b[D\x7f\x7flXl\r") // left, two backspaces
-	ty.expect("\nhlXlo\n")
+	ty.expect("\nhlXlo\r\n")
 	ty.typ("upt\t\r") // completion
 	ty.expect("load")
 	ty.typ("echo given up\x03echo new\r") // ctrl-C
-	ty.expect("\nnew\n")
+	ty.expect("\nnew\r\n")
 	ty.typ("sleep 1000\r\x03echo after\r")
 	ty.expect("^C")
-	ty.expect("\nafter\n")
+	ty.expect("\nafter\r\n")
 	ty.typ("ip eth3 dhcp\r")
 	ty.typ("cd " + dir + "; echo x > f; ls; /bin/sh -c 'echo from $0; exit 3' sh\r")
-	ty.expect("\nf\n")
-	ty.expect("from sh\n")
+	ty.expect("\nf\r\n")
+	ty.expect("from sh\r\n")
 	ty.expect("exit status 3")
 	if data, err := os.ReadFile(filepath.Join(dir, "f")); err != nil || string(data) != "x\n" {
 		t.Errorf("the file holds %q, %v", data, err)

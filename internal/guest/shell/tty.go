@@ -2,13 +2,14 @@ package shell
 
 import (
 	"fmt"
+	"io"
 	"os"
 
 	"golang.org/x/sys/unix"
 )
 
-// OpenTTY opens a terminal for Console: no echo and no line buffering, which
-// the line editor does, but \n still becomes \r\n. It returns the size in
+// OpenTTY opens a terminal for Console, which echoes, edits and ends lines
+// itself. It returns the size in
 // characters, zero where the terminal does not know (a serial line).
 func OpenTTY(path string) (f *os.File, width, height int, err error) {
 	f, err = os.OpenFile(path, os.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
@@ -30,7 +31,7 @@ func setRaw(f *os.File) error {
 			return err
 		}
 		t.Iflag = unix.IGNBRK
-		t.Oflag = unix.OPOST | unix.ONLCR
+		t.Oflag = 0
 		t.Lflag = 0
 		t.Cflag |= unix.CREAD | unix.CLOCAL // a serial line without a modem
 		t.Cc[unix.VMIN], t.Cc[unix.VTIME] = 1, 0
@@ -62,4 +63,27 @@ func control(f *os.File, fn func(fd int) error) error {
 		return err
 	}
 	return inner
+}
+
+// lineEnds writes \n as \r\n, which terminals want, unless that is there.
+type lineEnds struct {
+	w    io.Writer
+	last byte
+}
+
+func (l *lineEnds) Write(p []byte) (int, error) {
+	out := make([]byte, 0, len(p)+len(p)/16)
+	last := l.last
+	for _, b := range p {
+		if b == '\n' && last != '\r' {
+			out = append(out, '\r')
+		}
+		out = append(out, b)
+		last = b
+	}
+	if _, err := l.w.Write(out); err != nil {
+		return 0, err
+	}
+	l.last = last
+	return len(p), nil
 }
