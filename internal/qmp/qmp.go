@@ -108,12 +108,22 @@ func (c *Client) greet(ctx context.Context, r *bufio.Reader) error {
 // the result is unmarshalled into out unless that is nil. A refusal by QEMU is
 // an *Error.
 func (c *Client) Execute(ctx context.Context, command string, args, out any) error {
+	return c.execute(ctx, nil, command, args, out)
+}
+
+// ExecuteWith is Execute for a command that takes a file along, such as getfd.
+// The connection must be a unix socket. The caller keeps the file.
+func (c *Client) ExecuteWith(ctx context.Context, file *os.File, command string, args, out any) error {
+	return c.execute(ctx, file, command, args, out)
+}
+
+func (c *Client) execute(ctx context.Context, file *os.File, command string, args, out any) error {
 	req := struct {
 		Execute string `json:"execute"`
 		Args    any    `json:"arguments,omitempty"`
 		ID      uint64 `json:"id"`
 	}{Execute: command, Args: args}
-	m, err := c.call(ctx, func(id uint64) ([]byte, error) {
+	m, err := c.call(ctx, file, func(id uint64) ([]byte, error) {
 		req.ID = id
 		return json.Marshal(req)
 	})
@@ -143,7 +153,7 @@ func (c *Client) Raw(ctx context.Context, request json.RawMessage) (json.RawMess
 		return nil, errs.New(errs.Invalid, "invalid JSON: null is no request")
 	}
 	theirs, has := req["id"]
-	m, err := c.call(ctx, func(id uint64) ([]byte, error) {
+	m, err := c.call(ctx, nil, func(id uint64) ([]byte, error) {
 		req["id"] = strconv.AppendUint(nil, id, 10)
 		return json.Marshal(req)
 	})
@@ -156,8 +166,9 @@ func (c *Client) Raw(ctx context.Context, request json.RawMessage) (json.RawMess
 	return m.verbatim(theirs), nil
 }
 
-// call sends what build makes of a fresh id and waits for the reply.
-func (c *Client) call(ctx context.Context, build func(id uint64) ([]byte, error)) (*message, error) {
+// call sends what build makes of a fresh id, with a file unless that is nil,
+// and waits for the reply.
+func (c *Client) call(ctx context.Context, file *os.File, build func(id uint64) ([]byte, error)) (*message, error) {
 	id, reply, err := c.register()
 	if err != nil {
 		return nil, err
@@ -167,7 +178,7 @@ func (c *Client) call(ctx context.Context, build func(id uint64) ([]byte, error)
 	if err != nil {
 		return nil, errs.Wrap(errs.Invalid, err)
 	}
-	if err := c.write(ctx, append(b, '\n')); err != nil {
+	if err := c.write(ctx, file, append(b, '\n')); err != nil {
 		return nil, err
 	}
 	select {
@@ -205,7 +216,7 @@ func (c *Client) forget(id uint64) {
 
 // write sends one message whole. A message cut short by ctx ends the
 // connection: QEMU could not tell where the next one begins.
-func (c *Client) write(ctx context.Context, b []byte) error {
+func (c *Client) write(ctx context.Context, file *os.File, b []byte) error {
 	select {
 	case c.turn <- struct{}{}:
 	case <-ctx.Done():
@@ -222,7 +233,7 @@ func (c *Client) write(ctx context.Context, b []byte) error {
 		_ = c.conn.SetWriteDeadline(time.Unix(1, 0))
 		close(cut)
 	})
-	n, err := c.conn.Write(b)
+	n, err := send(c.conn, file, b)
 	if !stop() {
 		<-cut
 		_ = c.conn.SetWriteDeadline(time.Time{}) // it bounds this write only
@@ -238,6 +249,23 @@ func (c *Client) write(ctx context.Context, b []byte) error {
 	}
 	c.fail(err)
 	return c.Err()
+}
+
+// send writes b, with a file in its company (SCM_RIGHTS, see unix(7)).
+func send(conn net.Conn, file *os.File, b []byte) (int, error) {
+	if file == nil {
+		return conn.Write(b)
+	}
+	u, ok := conn.(*net.UnixConn)
+	if !ok {
+		return 0, errors.New("files pass through unix sockets only")
+	}
+	n, _, err := u.WriteMsgUnix(b, syscall.UnixRights(int(file.Fd())), nil)
+	if err != nil || n == len(b) {
+		return n, err
+	}
+	rest, err := conn.Write(b[n:])
+	return n + rest, err
 }
 
 // fail records why the connection ended, and ends it.

@@ -29,7 +29,9 @@ func (e *Engine) Adopt(ctx context.Context, s *vm.Spec, pid int) (vm.Machine, er
 		return nil, errs.InVM(err, s.Name)
 	}
 	l.nameOverlays()
-	return newMachine(l), nil
+	m := newMachine(l)
+	m.forgetSave()
+	return m, nil
 }
 
 // find makes sure that pid is the QEMU of this directory, which its command

@@ -42,6 +42,7 @@ type launch struct {
 
 // Launch makes a machine that waits at its first instruction.
 func (e *Engine) Launch(ctx context.Context, s *vm.Spec) (vm.Machine, error) {
+	whole := ctx // a saved state takes as long as it takes
 	ctx, cancel := context.WithTimeout(ctx, e.opts.StartTimeout)
 	defer cancel()
 	l := &launch{e: e, spec: s}
@@ -50,11 +51,46 @@ func (e *Engine) Launch(ctx context.Context, s *vm.Spec) (vm.Machine, error) {
 		undo.Step{Name: "start QEMU", Do: l.start, Undo: l.end},
 		undo.Step{Name: "connect to QMP", Do: l.connect, Undo: func() error { return l.qmp.Close() }},
 		undo.Step{Name: "open VNC", Do: l.display, Undo: func() error { return l.proxy.Close() }},
+		undo.Step{Name: "load the saved state", Do: func(context.Context) error { return l.load(whole) }},
 	)
 	if err != nil {
 		return nil, errs.InVM(err, s.Name)
 	}
 	return newMachine(l), nil
+}
+
+// load waits until QEMU has read the saved state, if the machine starts from
+// one. A QEMU that cannot use it ends.
+func (l *launch) load(ctx context.Context) error {
+	if l.spec.Config.MigratePath == "" {
+		return nil
+	}
+	for wait := pollFirst; ; wait = min(wait*3/2, pollLast) {
+		var now struct{ Status string }
+		err := l.qmp.Execute(ctx, "query-status", nil, &now)
+		if err != nil {
+			return l.unloaded(ctx, err)
+		}
+		if now.Status != "inmigrate" {
+			return nil
+		}
+		if err := pause(ctx, wait, l.proc.Done()); err != nil {
+			return l.silent(err)
+		}
+	}
+}
+
+// unloaded words why QEMU did not take the state: it ends then.
+func (l *launch) unloaded(ctx context.Context, err error) error {
+	grace, cancel := context.WithTimeout(ctx, undoTime)
+	defer cancel()
+	select {
+	case <-l.proc.Done():
+	case <-grace.Done():
+		return err
+	}
+	return errs.WithRemedy(errs.New(errs.State, "QEMU ended: %s", describe(l.proc.Status(), l.words())),
+		"a state needs the configuration and the QEMU that it was saved with")
 }
 
 func (l *launch) path(name string) string { return filepath.Join(l.spec.Dir, name) }

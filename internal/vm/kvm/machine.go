@@ -1,10 +1,12 @@
 package kvm
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"sync"
 	"time"
@@ -19,9 +21,15 @@ import (
 // Machine is a QEMU process.
 type Machine struct {
 	dir   string
-	proc  *host.Proc
-	qmp   *qmp.Client
-	proxy *vnc.Proxy
+	name  string
+	log   *slog.Logger
+	disks []string // files that the guest's disks are written to, by index
+	// memory of the guest in bytes
+	memory int64
+	xhci   bool // else EHCI
+	proc   *host.Proc
+	qmp    *qmp.Client
+	proxy  *vnc.Proxy
 
 	done   chan struct{}
 	closed chan struct{} // Close was called
@@ -33,6 +41,7 @@ type Machine struct {
 	killed   bool
 	shutdown bool // the guest or QEMU's owner asked for the end
 	err      error
+	save     *save // the last one, nil for none
 }
 
 var (
@@ -41,6 +50,7 @@ var (
 	_ vm.QMPer         = (*Machine)(nil)
 	_ vm.Screenshotter = (*Machine)(nil)
 	_ vm.Displayer     = (*Machine)(nil)
+	_ vm.Saver         = (*Machine)(nil)
 )
 
 // How long a QEMU may take to end by itself, and by force.
@@ -51,7 +61,8 @@ const (
 
 func newMachine(l *launch) *Machine {
 	m := &Machine{
-		dir: l.spec.Dir, proc: l.proc, qmp: l.qmp, proxy: l.proxy,
+		dir: l.spec.Dir, name: l.spec.Name, log: l.spec.Log, disks: diskFiles(l.spec.Config), memory: int64(l.spec.Config.Memory) << 20,
+		xhci: l.spec.Config.UsbUseXHCI, proc: l.proc, qmp: l.qmp, proxy: l.proxy,
 		done: make(chan struct{}), closed: make(chan struct{}), shot: make(chan struct{}, 1),
 	}
 	onEvent := func(qmp.Event) {}
@@ -65,6 +76,15 @@ func newMachine(l *launch) *Machine {
 	})
 	m.wg.Go(func() { m.watch(events) })
 	return m
+}
+
+// diskFiles lists what the disks of a configuration are written to.
+func diskFiles(c *vm.Config) []string {
+	files := make([]string, len(c.Disks))
+	for i, d := range c.Disks {
+		files[i] = cmp.Or(d.SnapshotPath, d.Path)
+	}
+	return files
 }
 
 // events follows what QEMU reports, until the connection ends.
@@ -120,8 +140,17 @@ func (m *Machine) Err() error {
 // VNC returns the proxy in front of the screen.
 func (m *Machine) VNC() *vnc.Proxy { return m.proxy }
 
-// Start lets the guest run.
-func (m *Machine) Start(ctx context.Context) error { return m.execute(ctx, "cont", nil, nil) }
+// Start lets the guest run. During a save it must not: disks and memory would
+// be of different moments.
+func (m *Machine) Start(ctx context.Context) error {
+	m.mu.Lock()
+	err := m.savingLocked()
+	m.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return m.execute(ctx, "cont", nil, nil)
+}
 
 // Stop pauses the guest.
 func (m *Machine) Stop(ctx context.Context) error { return m.execute(ctx, "stop", nil, nil) }

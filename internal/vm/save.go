@@ -1,0 +1,59 @@
+package vm
+
+import (
+	"context"
+
+	"minimega/internal/errs"
+)
+
+// Save begins to save the VM that a name, ID or UUID means, see Saver. The VM
+// is paused then.
+func (m *Manager) Save(ctx context.Context, namespace, which string, to SaveFiles) error {
+	v, err := m.Find(namespace, which)
+	if err != nil {
+		return err
+	}
+	if err := v.take(ctx); err != nil {
+		return err
+	}
+	defer v.give()
+	machine, err := v.Machine()
+	if err != nil {
+		return err
+	}
+	s, ok := machine.(Saver)
+	if !ok {
+		return errs.InVM(NotSupported(v.Type, "save"), v.Name)
+	}
+	if err := s.Save(ctx, to); err != nil {
+		return errs.InVM(errs.AtStep(err, "save"), v.Name)
+	}
+	v.setStateIfAlive(Paused)
+	return nil
+}
+
+// Saving is how the last save of a VM stands.
+type Saving struct {
+	ID   int
+	Name string
+	SaveStatus
+}
+
+// Savings lists the saves of the VMs that run in a namespace, by ID.
+func (m *Manager) Savings(namespace string) []Saving {
+	var list []Saving
+	for _, v := range m.List(namespace) {
+		machine, err := v.Machine()
+		if err != nil {
+			continue
+		}
+		s, ok := machine.(Saver)
+		if !ok {
+			continue
+		}
+		if status, any := s.Saved(); any {
+			list = append(list, Saving{ID: v.ID, Name: v.Name, SaveStatus: status})
+		}
+	}
+	return list
+}
