@@ -38,7 +38,10 @@ func (e *Engine) Check(_ context.Context, c *vm.Config) error {
 }
 
 // Launch makes a paused machine, unless Fail has an error.
-func (e *Engine) Launch(_ context.Context, s *vm.Spec) (vm.Machine, error) {
+func (e *Engine) Launch(ctx context.Context, s *vm.Spec) (vm.Machine, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	if e.Fail != nil {
 		if err := e.Fail(s); err != nil {
 			return nil, err
