@@ -40,9 +40,7 @@ func announceAgain(ctx context.Context, link *netlink.LinkAttrs, addrs []netip.A
 			return nil
 		}
 		for _, a := range addrs {
-			if err := announce(link, a); err != nil {
-				return err
-			}
+			_ = announce(link, a) // a link that is down now may be up next time
 		}
 	}
 }
