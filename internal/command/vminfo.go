@@ -150,6 +150,8 @@ func appendVM(b []byte, in *vm.Info) []byte {
 		appendKVM(o, &c.KVMConfig, in.VNCPort)
 	case vm.Container:
 		appendContainer(o, &c.ContainerConfig)
+	case vm.Android:
+		appendAndroid(o, in)
 	}
 	return append(o.b, '}')
 }
@@ -204,11 +206,7 @@ func appendKVM(o *object, k *vm.KVMConfig, vncPort int) {
 	o.str("TpmSocketPath", k.TpmSocketPath)
 	o.bool("BidirectionalCopyPaste", k.BidirectionalCopyPaste)
 	o.strs("QemuAppend", k.QemuAppend)
-	if k.QemuOverride == nil {
-		o.strs("QemuOverride", nil)
-	} else {
-		o.other("QemuOverride", k.QemuOverride)
-	}
+	appendOverrides(o, k.QemuOverride)
 	o.num("VNCPort", int64(vncPort))
 }
 
@@ -242,4 +240,30 @@ func appendContainer(o *object, k *vm.ContainerConfig) {
 	o.num("Fifos", int64(k.Fifos))
 	o.dict("VolumePaths", k.VolumePaths)
 	o.num("ConsolePort", 0)
+}
+
+func appendAndroid(o *object, in *vm.Info) {
+	a := &in.Config.AndroidConfig
+	o.str("AndroidSDKPath", a.SDKPath)
+	o.str("AndroidEmulatorPath", a.EmulatorPath)
+	o.str("AndroidADBPath", a.ADBPath)
+	o.str("AndroidAVDName", a.AVDName)
+	o.str("AndroidAVDDir", a.AVDDir)
+	o.bool("AndroidNoWindow", a.NoWindow)
+	o.num("AndroidConsoleBasePort", int64(a.ConsoleBasePort))
+	o.strs("AndroidExtraArgs", a.ExtraArgs)
+	o.bool("AndroidWritableSystem", a.WritableSystem)
+	o.strs("QemuAppend", in.Config.QemuAppend)
+	appendOverrides(o, in.Config.QemuOverride)
+	o.num("AndroidConsolePort", int64(in.Console))
+	o.num("AndroidADBPort", int64(in.ADB))
+	o.str("AndroidSerial", in.Serial())
+}
+
+func appendOverrides(o *object, list []vm.Override) {
+	if list == nil {
+		o.strs("QemuOverride", nil)
+		return
+	}
+	o.other("QemuOverride", list)
 }

@@ -65,3 +65,29 @@ func TestVMData(t *testing.T) {
 		}
 	}
 }
+
+func TestAndroidData(t *testing.T) {
+	c := vm.NewConfig()
+	c.AVDName, c.ExtraArgs, c.QemuOverride = "phone", []string{"-read-only"}, []vm.Override{{Match: "a", Repl: "b"}}
+	raw := vmData{
+		{ID: 1, Name: "a", Type: vm.Android, Config: c, Console: 5556, ADB: 5557},
+		{ID: 2, Name: "b", Type: vm.Android, Config: vm.NewConfig()},
+	}.AppendJSON(nil)
+	var got []map[string]any
+	if err := json.Unmarshal(raw, &got); err != nil {
+		t.Fatalf("%v in %s", err, raw)
+	}
+	for key, want := range map[string]string{
+		"Type": "3", "AndroidSDKPath": `""`, "AndroidEmulatorPath": `""`, "AndroidADBPath": `""`, "AndroidAVDName": `"phone"`, "AndroidAVDDir": `""`,
+		"AndroidNoWindow": "true", "AndroidConsoleBasePort": "0", "AndroidExtraArgs": `["-read-only"]`, "AndroidWritableSystem": "false",
+		"QemuAppend": "null", "QemuOverride": `[{"Match":"a","Repl":"b"}]`,
+		"AndroidConsolePort": "5556", "AndroidADBPort": "5557", "AndroidSerial": `"emulator-5556"`,
+	} {
+		if b, err := json.Marshal(got[0][key]); err != nil || string(b) != want {
+			t.Errorf("%s: %s, want %s", key, b, want)
+		}
+	}
+	if got[1]["AndroidSerial"] != "" || got[1]["AndroidConsolePort"] != 0.0 || got[1]["QemuPath"] != nil {
+		t.Errorf("without a process: %v", got[1])
+	}
+}

@@ -20,6 +20,8 @@ type Info struct {
 	ActiveCC   bool
 	Pid        int // 0 without a process
 	VNCPort    int // 0 without a screen
+	Console    int // console port of an emulator, 0 without one
+	ADB        int // its port for adb, 0 without one
 	Config     *Config
 	Networks   []NetConfig // with addresses as last seen
 	vlans      []string    // VLANs as printed
@@ -54,6 +56,9 @@ func (v *VM) info() Info {
 		in.Pid = machine.Pid()
 		if d, ok := machine.(Displayer); ok && d.VNC() != nil {
 			in.VNCPort = d.VNC().Port()
+		}
+		if e, ok := machine.(Emulator); ok {
+			in.Console, in.ADB = e.Ports()
 		}
 	}
 	if len(c.Networks) == 0 {
@@ -169,7 +174,18 @@ func (in *Info) appendKVM(row []string) []string {
 }
 
 func (in *Info) appendAndroid(row []string) []string {
-	return append(row, notApplicable, notApplicable, notApplicable, notApplicable)
+	if in.Type != Android {
+		return append(row, notApplicable, notApplicable, notApplicable, notApplicable)
+	}
+	return append(row, in.Config.AVDName, strconv.Itoa(in.Console), strconv.Itoa(in.ADB), in.Serial())
+}
+
+// Serial is the name that adb has for an emulator, "" without one.
+func (in *Info) Serial() string {
+	if in.Console == 0 {
+		return ""
+	}
+	return "emulator-" + strconv.Itoa(in.Console)
 }
 
 func (in *Info) appendContainer(row []string) []string {
