@@ -20,10 +20,10 @@ func TestPair(t *testing.T) {
 	dhcp := startDHCP(t, net.IPv4(10, 9, 0, 77).To4(), 8*time.Second)
 	cable := filepath.Join(t.TempDir(), "cable")
 	start := time.Now()
-	a := guesttest.Start(t, "hostname=alpha ip=10.0.0.1/24 ip=eth0:fd00::1/64",
+	a := guesttest.Start(t, guesttest.Kernel(t), "hostname=alpha ip=10.0.0.1/24 ip=eth0:fd00::1/64",
 		"-netdev", "stream,id=n0,server=on,addr.type=unix,addr.path="+cable, "-device", "e1000,netdev=n0,mac=02:00:00:00:0a:01")
 	// The later card lies lower on the bus, and so is eth0.
-	b := guesttest.Start(t, "hostname=beta ip=eth0:10.0.0.2/24 ip=eth1:dhcp",
+	b := guesttest.Start(t, guesttest.FastKernel(t), "hostname=beta ip=eth0:10.0.0.2/24 ip=eth1:dhcp",
 		"-netdev", dhcp.netdev("n1"), "-device", "e1000,netdev=n1,mac=02:00:00:00:0b:02,addr=9",
 		"-netdev", "stream,id=n0,server=off,addr.type=unix,addr.path="+cable, "-device", "virtio-net-pci,netdev=n0,mac=02:00:00:00:0b:01,addr=5")
 	a.Expect("alpha# ")

@@ -130,7 +130,7 @@ func (c maker) parse(fs *flag.FlagSet, args []string) error {
 func (c maker) kernel(_ context.Context, args []string) error {
 	fs := flag.NewFlagSet("minimega guest kernel", flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
-	all := fs.Bool("v", false, "also print the packed image, the version and the directory of the modules")
+	all := fs.Bool("v", false, "also print the unpacked kernel (boots faster, without a screen), the version and the directory of the modules")
 	if err := c.parse(fs, args); err != nil {
 		return err
 	}
@@ -140,7 +140,7 @@ func (c maker) kernel(_ context.Context, args []string) error {
 	}
 	fmt.Fprintln(c.stdout, k.Path)
 	if *all {
-		fmt.Fprintf(c.stdout, "image: %s\nversion: %s\nmodules: %s\n", k.Image, k.Version, k.ModulesDir)
+		fmt.Fprintf(c.stdout, "unpacked: %s\nversion: %s\nmodules: %s\n", k.Unpacked, k.Version, k.ModulesDir)
 	}
 	return nil
 }
@@ -209,7 +209,7 @@ func (c maker) disk(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	rep, err := image.Write(ctx, o.out, image.Options{Kernel: k.Image, Initrd: o.initrd(k), Append: o.append})
+	rep, err := image.Write(ctx, o.out, image.Options{Kernel: k.Path, Initrd: o.initrd(k), Append: o.append})
 	if err != nil {
 		return err
 	}

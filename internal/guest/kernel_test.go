@@ -47,28 +47,28 @@ func TestFindKernel(t *testing.T) {
 	}
 	put(t, at("boot/vmlinuz-4.0"), fakeKernel())
 	put(t, at("boot/vmlinuz-broken"), []byte("no kernel"))
-	expect("one without modules", "", Kernel{at("boot/vmlinuz-4.0"), at("boot/vmlinuz-4.0"), "", "4.0"})
+	expect("one without modules", "", Kernel{at("boot/vmlinuz-4.0"), "", "", "4.0"})
 	old := time.Now().Add(-time.Hour)
 	if err := os.Chtimes(at("boot/vmlinuz-4.0"), old, old); err != nil {
 		t.Fatal(err)
 	}
 	put(t, at("boot/vmlinuz-4.1"), fakeKernel())
 	put(t, at("lib/modules/4.0/kernel/x.ko"), nil)
-	expect("modules count more than age", "", Kernel{at("boot/vmlinuz-4.0"), at("boot/vmlinuz-4.0"), at("lib/modules/4.0"), "4.0"})
+	expect("modules count more than age", "", Kernel{at("boot/vmlinuz-4.0"), "", at("lib/modules/4.0"), "4.0"})
 	put(t, at("lib/modules/5.0/kernel/x.ko"), nil)
 	put(t, at("boot/vmlinuz-5.0"), fakeKernel())
-	expect("the running one", "", Kernel{at("boot/vmlinuz-5.0"), at("boot/vmlinuz-5.0"), at("lib/modules/5.0"), "5.0"})
+	expect("the running one", "", Kernel{at("boot/vmlinuz-5.0"), "", at("lib/modules/5.0"), "5.0"})
 	put(t, at("dir/vmlinuz"), fakeKernel())
 	put(t, at("dir/version"), []byte("6.0\n"))
 	put(t, at("dir/modules/kernel/x.ko"), nil)
-	expect("ours", "", Kernel{at("dir/vmlinuz"), at("dir/vmlinuz"), at("dir/modules"), "6.0"})
+	expect("ours", "", Kernel{at("dir/vmlinuz"), "", at("dir/modules"), "6.0"})
 	exe, err := os.ReadFile("/proc/self/exe")
 	if err != nil {
 		t.Fatal(err)
 	}
 	put(t, at("dir/vmlinux"), exe)
-	expect("unpacked", "", Kernel{at("dir/vmlinux"), at("dir/vmlinuz"), at("dir/modules"), "6.0"})
-	expect("named", at("boot/vmlinuz-4.1"), Kernel{at("boot/vmlinuz-4.1"), at("boot/vmlinuz-4.1"), "", "4.1"})
+	expect("unpacked", "", Kernel{at("dir/vmlinuz"), at("dir/vmlinux"), at("dir/modules"), "6.0"})
+	expect("named", at("boot/vmlinuz-4.1"), Kernel{at("boot/vmlinuz-4.1"), "", "", "4.1"})
 	for _, bad := range []string{at("boot/vmlinuz-broken"), at("nosuch"), at("lib")} {
 		if _, err := find(bad); !errors.Is(err, errs.NotFound) || !strings.Contains(err.Error(), bad) {
 			t.Errorf("%s: %v", bad, err)

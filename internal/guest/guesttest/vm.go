@@ -37,12 +37,12 @@ type VM struct {
 	seen    int // up to here Expect has read
 }
 
-// Start boots Kernel and Initrd with more words for the kernel command line
-// and more arguments for QEMU, under TCG on a PC machine.
-func Start(t testing.TB, words string, args ...string) *VM {
+// Start boots the kernel (Kernel or FastKernel) and Initrd with more words for
+// the kernel command line and more arguments for QEMU, under TCG on a PC.
+func Start(t testing.TB, kernel, words string, args ...string) *VM {
 	t.Helper()
 	return StartQEMU(t, append([]string{
-		"-kernel", Kernel(t), "-initrd", Initrd(t), "-append", "console=ttyS0 quiet " + words}, args...)...)
+		"-kernel", kernel, "-initrd", Initrd(t), "-append", "console=ttyS0 quiet " + words}, args...)...)
 }
 
 // StartQEMU starts QEMU with the arguments, a serial console and QMP.
