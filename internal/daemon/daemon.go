@@ -26,6 +26,7 @@ import (
 	"minimega/internal/undo"
 	"minimega/internal/vlan"
 	"minimega/internal/vm"
+	"minimega/internal/vm/android"
 	"minimega/internal/vm/kvm"
 	"minimega/pkg/minicli"
 )
@@ -128,13 +129,21 @@ func (d *Daemon) owners(ctx context.Context, hostname string) (*command.Deps, er
 	deps := &command.Deps{Host: hostname, Base: d.cfg.Base, Files: d.cfg.Files, Log: d.log, VLANs: vlans, Net: net, Captures: captures,
 		Records: records, QEMU: qemu{engine}, AbsSnapshot: d.cfg.AbsSnapshot, Preprocess: command.Preprocessor(d.cfg.Files)}
 	deps.VMs = vm.NewManager(vm.Options{
-		Base: d.cfg.Base, Host: hostname, Engines: []vm.Engine{engine}, Network: net, VLANName: vlans.Print,
+		Base: d.cfg.Base, Host: hostname, Engines: []vm.Engine{engine, emulator(engine)}, Network: net, VLANName: vlans.Print,
 		Parallel: launchesAtOnce(), OnEnd: deps.Ended, OnFlush: deps.Flushed, Log: d.log}, firstID)
 	d.parts.Push("vms", func() error { deps.VMs.Close(); return nil })
 	deps.NS = namespace.NewRegistry(namespace.Options{
 		Host: hostname, VMs: deps.VMs, VLANs: vlans, NetDrivers: command.NetDrivers(deps.QEMU), Log: d.log, Clean: deps.Cleaners()})
 	d.parts.Push("namespaces", bounded(func(ctx context.Context) error { return deps.NS.Clear(ctx, "all") }))
 	return deps, nil
+}
+
+// emulator makes Android devices, whose emulator takes QEMU's arguments too.
+func emulator(qemu *kvm.Engine) *android.Engine {
+	return android.New(android.Options{QEMU: func(ctx context.Context, id int, dir string, c *vm.Config) ([]string, error) {
+		_, args, err := qemu.Arguments(ctx, id, dir, c)
+		return args, err
+	}})
 }
 
 // launchesAtOnce is how many VMs are made side by side: a launch waits for
@@ -161,6 +170,7 @@ func (d *Daemon) language(deps *command.Deps, logs *minilog.Log) (*minicli.CLI, 
 	monitor := host.NewMonitor(d.log, func() host.Commit {
 		var c host.Commit
 		c.VCPUs, c.MemMB, c.NICs, c.VMs = deps.VMs.Commit()
+		c.Android = deps.VMs.Living(vm.Android)
 		return c
 	})
 	d.parts.Push("host monitor", monitor.Close)

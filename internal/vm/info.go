@@ -45,6 +45,17 @@ func (m *Manager) Info(namespace string) []Info {
 	return infos
 }
 
+// Living returns how many VMs of a type have a process here.
+func (m *Manager) Living(t Type) int {
+	n := 0
+	for _, v := range m.List("") {
+		if v.Type == t && v.State().Alive() {
+			n++
+		}
+	}
+	return n
+}
+
 func (v *VM) info() Info {
 	v.mu.Lock()
 	state, c, machine := v.state, v.config, v.machine
