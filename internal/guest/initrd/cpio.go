@@ -68,10 +68,6 @@ func (c *cpioWriter) device(name string, perm, major, minor uint32) {
 	c.header(cpioEntry{name: name, mode: modeChar | perm, major: major, minor: minor})
 }
 
-func (c *cpioWriter) link(name, target string) {
-	c.bytes(name, modeLink|0o777, []byte(target))
-}
-
 func (c *cpioWriter) bytes(name string, mode uint32, data []byte) {
 	c.header(cpioEntry{name: name, mode: mode, size: int64(len(data))})
 	c.write(data)
