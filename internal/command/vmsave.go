@@ -69,4 +69,3 @@ func (d *Deps) savings(c *Call) (*minicli.Response, error) {
 	}
 	return table([]string{"id", "name", "status", "complete (%)"}, rows)
 }
-

@@ -27,6 +27,7 @@ type Namespace struct {
 	runs     []*Run
 	capture  Capture
 	bridges  map[string]bool // that `ns bridge` connected
+	saving   SaveProgress    // of the last save
 }
 
 // Capture holds the settings of packet captures to come.

@@ -43,17 +43,23 @@ type Saving struct {
 func (m *Manager) Savings(namespace string) []Saving {
 	var list []Saving
 	for _, v := range m.List(namespace) {
-		machine, err := v.Machine()
-		if err != nil {
-			continue
-		}
-		s, ok := machine.(Saver)
-		if !ok {
-			continue
-		}
-		if status, any := s.Saved(); any {
+		if status, err := v.Saved(); err == nil {
 			list = append(list, Saving{ID: v.ID, Name: v.Name, SaveStatus: status})
 		}
 	}
 	return list
+}
+
+// Saved tells how the last save of the VM stands, or why that is not known.
+func (v *VM) Saved() (SaveStatus, error) {
+	machine, err := v.Machine()
+	if err != nil {
+		return SaveStatus{}, err
+	}
+	if s, ok := machine.(Saver); ok {
+		if status, any := s.Saved(); any {
+			return status, nil
+		}
+	}
+	return SaveStatus{}, errs.New(errs.NotFound, "it was not saved")
 }

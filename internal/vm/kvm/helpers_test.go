@@ -20,7 +20,7 @@ func reap(pid int) { _, _ = unix.Wait4(pid, nil, 0, nil) }
 func tinyFS(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	if err := unix.Mount("tiny", dir, "tmpfs", 0, "size=16k"); err != nil {
+	if err := unix.Mount("tiny", dir, "tmpfs", 0, "size=4k"); err != nil {
 		t.Skip("needs to mount a tmpfs: ", err)
 	}
 	t.Cleanup(func() {

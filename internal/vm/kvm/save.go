@@ -239,13 +239,30 @@ func (s *save) pause(ctx context.Context) error {
 // are of the same moment.
 func (s *save) copyDisks(ctx context.Context) error {
 	for i, d := range s.disks {
-		err := s.m.execute(ctx, "drive-backup", map[string]any{"job-id": s.job(i), "device": d.Device, "target": s.files[i].Temp,
-			"format": d.Inserted.Format, "sync": "top", "auto-dismiss": false}, nil)
+		mode, err := s.createTarget(ctx, s.m.disks[i], s.files[i].Temp)
+		if err == nil {
+			err = s.m.execute(ctx, "drive-backup", map[string]any{"job-id": s.job(i), "device": d.Device, "target": s.files[i].Temp,
+				"format": d.Inserted.Format, "sync": "top", "mode": mode, "auto-dismiss": false}, nil)
+		}
 		if err != nil {
 			return errors.Join(err, s.cancel())
 		}
 	}
 	return nil
+}
+
+// createTarget makes the image that an overlay is copied to, since QEMU would
+// name its backing file by a path through the instance directory, which goes
+// with the VM. Other images QEMU makes best itself.
+func (s *save) createTarget(ctx context.Context, source, target string) (mode string, err error) {
+	if filepath.Dir(source) != s.m.dir {
+		return "absolute-paths", nil
+	}
+	h, err := disk.Inspect(source)
+	if err != nil {
+		return "", err
+	}
+	return "existing", disk.Snapshot(ctx, h.Backing, target, true)
 }
 
 // run waits for the disks, then writes the state, then gives all files their

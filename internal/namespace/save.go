@@ -1,0 +1,141 @@
+package namespace
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"minimega/internal/errs"
+	"minimega/internal/host"
+	"minimega/internal/vm"
+)
+
+// LaunchScript is the name of the script that brings a saved namespace back.
+const LaunchScript = "launch.mm"
+
+// SaveProgress tells how many VMs of the last save are written.
+type SaveProgress struct{ Completed, Total int }
+
+// saveTick is how often a save looks at its VMs.
+const saveTick = 20 * time.Millisecond
+
+// SaveVMs pauses all VMs and writes them to a new directory, with a script that
+// launches them again as they were. The directory appears when it is complete;
+// a save that fails leaves nothing. The VMs stay paused.
+func (n *Namespace) SaveVMs(ctx context.Context, dir string, progress func(SaveProgress)) error {
+	if _, err := os.Lstat(dir); err == nil {
+		return errs.New(errs.Exists, "saved VM with this name already exists")
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return errs.Wrap(errs.Invalid, err)
+	}
+	part, err := os.MkdirTemp(filepath.Dir(dir), "."+filepath.Base(dir)+".")
+	if err != nil {
+		return errs.Wrap(errs.Permission, err)
+	}
+	err = n.saveInto(ctx, part, dir, progress)
+	if err == nil {
+		err = os.Rename(part, dir)
+	}
+	if err != nil {
+		return errors.Join(err, os.RemoveAll(part))
+	}
+	return nil
+}
+
+// SaveProgress tells how far the last save is.
+func (n *Namespace) SaveProgress() SaveProgress { n.mu.Lock(); defer n.mu.Unlock(); return n.saving }
+
+func (n *Namespace) saveInto(ctx context.Context, part, dir string, progress func(SaveProgress)) error {
+	vms := n.registry.opts.VMs
+	if err := vms.Stop(ctx, n.Name, "all"); err != nil {
+		return err
+	}
+	var script strings.Builder
+	fmt.Fprintf(&script, "namespace %s\nns queueing true\n", n.Name)
+	alive := slices.DeleteFunc(vms.List(n.Name), func(v *vm.VM) bool { return !v.State().Alive() })
+	if len(alive) == 0 {
+		return errs.New(errs.State, "no VM of namespace %s runs or is paused: there is nothing to save", n.Name)
+	}
+	var waiting []*vm.VM
+	var failed []error
+	for _, v := range alive {
+		err := vms.Save(ctx, n.Name, strconv.Itoa(v.ID), savedFiles(part, v))
+		switch {
+		case err == nil:
+			waiting = append(waiting, v)
+		case !errors.Is(err, errs.Unsupported): // those start anew
+			failed = append(failed, err)
+		}
+		scriptVM(&script, v, savedFiles(dir, v), err == nil)
+	}
+	failed = append(failed, n.awaitSaved(ctx, waiting, progress))
+	if err := errs.Join(failed...); err != nil {
+		return err
+	}
+	script.WriteString("vm launch\nvm start all\nshell sleep 10\nvm stop all\nvm start all\n")
+	return host.WriteFile(filepath.Join(part, LaunchScript), []byte(script.String()), 0o644)
+}
+
+func savedFiles(dir string, v *vm.VM) vm.SaveFiles {
+	base := filepath.Join(dir, v.Name)
+	return vm.SaveFiles{State: base + ".state", Disk: base + ".hdd"}
+}
+
+// scriptVM writes the commands that launch a VM again.
+func scriptVM(b *strings.Builder, v *vm.VM, files vm.SaveFiles, saved bool) {
+	b.WriteString("clear vm config\n")
+	c := v.Config().Clone()
+	if saved {
+		c.MigratePath = files.State
+		for i := range c.Disks {
+			c.Disks[i].Path = files.DiskPath(i)
+		}
+	}
+	for _, line := range vm.Lines(c, v.Type) {
+		b.WriteString(line + "\n")
+	}
+	fmt.Fprintf(b, "vm launch %s %q\n", v.Type, v.Name)
+}
+
+// awaitSaved waits until the saves of all VMs have ended.
+func (n *Namespace) awaitSaved(ctx context.Context, waiting []*vm.VM, progress func(SaveProgress)) error {
+	total := len(waiting)
+	tick := time.NewTicker(saveTick)
+	defer tick.Stop()
+	var failed []error
+	for {
+		var still []*vm.VM
+		for _, v := range waiting {
+			status, err := v.Saved()
+			if err == nil && status.Status == vm.SaveActive {
+				still = append(still, v)
+				continue
+			}
+			failed = append(failed, errs.InVM(errors.Join(err, status.Err), v.Name))
+		}
+		waiting = still
+		now := SaveProgress{Completed: total - len(waiting), Total: total}
+		n.mu.Lock()
+		n.saving = now
+		n.mu.Unlock()
+		progress(now)
+		if len(waiting) == 0 {
+			return errs.Join(failed...)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return errs.Join(append(failed, ctx.Err())...)
+		}
+	}
+}
