@@ -76,6 +76,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"daemon": cmdDaemon, "halt": cmdHalt, "mm": cmdMM, "until": cmdUntil, "send": cmdSend, "type": cmdType, "inhost": cmdInHost,
+			"android": cmdAndroid,
 		},
 	})
 }
@@ -85,6 +86,7 @@ type hostKey struct{}
 // host is the machine of one script.
 type host struct {
 	netns, work string
+	env         []string // of its daemons, beside ours
 	daemons     []*daemon
 }
 
@@ -191,7 +193,7 @@ func (h *host) start(base, log, dir string, flags []string) error {
 	}
 	defer out.Close()
 	cmd.Stdout, cmd.Stderr, cmd.Dir = out, out, dir
-	cmd.Env = append(os.Environ(), "TMPDIR="+filepath.Join(h.work, "tmp"))
+	cmd.Env = append(append(os.Environ(), "TMPDIR="+filepath.Join(h.work, "tmp")), h.env...)
 	if err := cmd.Start(); err != nil {
 		return err
 	}

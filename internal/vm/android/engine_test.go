@@ -51,7 +51,9 @@ func newWorld(t *testing.T, behaviour string, o Options) *world {
 		return after, err
 	}
 	w.Engine = New(o)
-	w.AVD(t, "phone", behaviour)
+	if err := w.AVD("phone", behaviour); err != nil {
+		t.Fatal(err)
+	}
 	w.config.Memory, w.config.SDKPath, w.config.AVDName = 64, w.Dir, "phone"
 	w.config.ExtraArgs = []string{"-read-only"} // so that several run
 	return w

@@ -207,7 +207,11 @@ func (l *launch) failed(ctx context.Context, what string, err error) error {
 }
 
 func (l *launch) ended() error {
-	return errs.AtStep(endError(l.proc.Status(), l.path(logName)), "start emulator")
+	err := errs.AtStep(endError(l.proc.Status(), l.path(logName)), "start emulator")
+	if strings.Contains(err.Error(), "-read-only") { // two with the same device
+		err = errs.WithRemedy(err, "give each VM its own `vm config android-avd`, or set `vm config android-extra-args -read-only`")
+	}
+	return err
 }
 
 // endError tells why an emulator ended, in its own words.

@@ -25,42 +25,45 @@ func (s *SDK) AVDs() string { return filepath.Join(s.Home, ".android", "avd") }
 // Emulator is the path of the stand-in.
 func (s *SDK) Emulator() string { return filepath.Join(s.Dir, "emulator", "emulator") }
 
-// New makes an SDK with the stand-in as its emulator, and no devices.
+// New makes an SDK for one test, with the stand-in as its emulator, and no
+// devices.
 func New(t testing.TB) *SDK {
 	t.Helper()
-	s := &SDK{Dir: t.TempDir(), Home: t.TempDir()}
-	built, err := build()
-	if err == nil {
-		err = os.MkdirAll(filepath.Dir(s.Emulator()), 0o755)
-	}
-	if err == nil {
-		err = os.MkdirAll(s.AVDs(), 0o755)
-	}
-	if err == nil {
-		err = os.WriteFile(s.Emulator(), built, 0o755)
-	}
+	s, err := Make(t.TempDir(), t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
 	return s
 }
 
+// Make makes an SDK in two directories.
+func Make(dir, home string) (*SDK, error) {
+	s := &SDK{Dir: dir, Home: home}
+	built, err := build()
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range []string{filepath.Dir(s.Emulator()), s.AVDs()} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return nil, err
+		}
+	}
+	return s, os.WriteFile(s.Emulator(), built, 0o755)
+}
+
 // AVD makes a virtual device. standin is how the stand-in behaves as that
 // device, "" for well.
-func (s *SDK) AVD(t testing.TB, name, standin string) {
-	t.Helper()
+func (s *SDK) AVD(name, standin string) error {
 	dir := filepath.Join(s.AVDs(), name+".avd")
-	err := os.MkdirAll(dir, 0o755)
-	if err == nil {
-		err = os.WriteFile(filepath.Join(dir, "config.ini"), fmt.Appendf(nil, "AvdId=%s\nstandin=%s\n", name, standin), 0o644)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
 	}
-	if err == nil {
-		err = os.WriteFile(filepath.Join(s.AVDs(), name+".ini"),
-			fmt.Appendf(nil, "avd.ini.encoding=UTF-8\npath=%s\npath.rel=avd/%s.avd\ntarget=android-34\n", dir, name), 0o644)
+	config := fmt.Sprintf("AvdId=%s\nstandin=%s\n", name, standin)
+	if err := os.WriteFile(filepath.Join(dir, "config.ini"), []byte(config), 0o644); err != nil {
+		return err
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	ini := fmt.Sprintf("avd.ini.encoding=UTF-8\npath=%s\npath.rel=avd/%s.avd\ntarget=android-34\n", dir, name)
+	return os.WriteFile(filepath.Join(s.AVDs(), name+".ini"), []byte(ini), 0o644)
 }
 
 // build compiles the stand-in once per test program.
@@ -71,18 +74,10 @@ var build = sync.OnceValues(func() ([]byte, error) {
 	}
 	defer os.RemoveAll(dir)
 	path := filepath.Join(dir, "emulator")
-	if err := Build(path); err != nil {
-		return nil, err
-	}
-	return os.ReadFile(path)
-})
-
-// Build compiles the stand-in to a path.
-func Build(path string) error {
 	cmd := exec.Command("go", "build", "-o", path, program)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("building the stand-in emulator: %w: %s", err, out)
+		return nil, fmt.Errorf("building the stand-in emulator: %w: %s", err, out)
 	}
-	return nil
-}
+	return os.ReadFile(path)
+})
