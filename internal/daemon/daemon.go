@@ -40,7 +40,7 @@ type Config struct {
 	VNCListen string // address on which screens can be reached, "" for loopback
 	// AbsSnapshot makes disk snapshots name their backing file absolutely.
 	AbsSnapshot bool
-	Force       bool // end what an earlier daemon left running
+	Force       bool // remove what an earlier daemon left, instead of taking it over
 	// Args are the command line flags for the command `args`, in order.
 	Args func() (names, values []string)
 }
@@ -87,7 +87,7 @@ func (d *Daemon) build(ctx context.Context, logs *minilog.Log) error {
 	if err := os.MkdirAll(d.cfg.Files, 0o755); err != nil {
 		return fmt.Errorf("files directory: %w", err)
 	}
-	deps, err := d.owners(ctx, hostname)
+	deps, err := d.owners(hostname)
 	if err != nil {
 		return err
 	}
@@ -95,19 +95,18 @@ func (d *Daemon) build(ctx context.Context, logs *minilog.Log) error {
 	if err != nil {
 		return err
 	}
+	if err := d.adopt(ctx, deps); err != nil {
+		return err
+	}
 	d.Router = api.NewRouter(cli, api.Options{Host: hostname, Shared: command.NewShared(namespace.Default), Preprocess: deps.Preprocess, Log: d.log})
 	return d.open(dir)
 }
 
 // owners builds what the commands act on.
-func (d *Daemon) owners(ctx context.Context, hostname string) (*command.Deps, error) {
-	low, high, err := vlan.ParseRange(d.cfg.VLANRange)
-	if err != nil {
-		return nil, err
-	}
+func (d *Daemon) owners(hostname string) (*command.Deps, error) {
 	vlans := vlan.New(d.cfg.Base+"/vlans", d.log)
 	d.parts.Push("vlans", vlans.Close)
-	if err := vlans.SetRange(vlan.Default, low, high); err != nil {
+	if err := d.vlanNames(vlans); err != nil {
 		return nil, err
 	}
 	net, err := d.network(vlans)
@@ -122,15 +121,11 @@ func (d *Daemon) owners(ctx context.Context, hostname string) (*command.Deps, er
 	records := record.New(d.log)
 	d.parts.Push("recordings", bounded(records.Close))
 
-	firstID, err := leftovers(d.cfg, d.log)
-	if err != nil {
-		return nil, err
-	}
 	deps := &command.Deps{Host: hostname, Base: d.cfg.Base, Files: d.cfg.Files, Log: d.log, VLANs: vlans, Net: net, Captures: captures,
 		Records: records, QEMU: qemu{engine}, AbsSnapshot: d.cfg.AbsSnapshot, Preprocess: command.Preprocessor(d.cfg.Files)}
 	deps.VMs = vm.NewManager(vm.Options{
 		Base: d.cfg.Base, Host: hostname, Engines: []vm.Engine{engine, emulator(engine)}, Network: net, VLANName: vlans.Print,
-		Parallel: launchesAtOnce(), OnEnd: deps.Ended, OnFlush: deps.Flushed, Log: d.log}, firstID)
+		Parallel: launchesAtOnce(), OnEnd: deps.Ended, OnFlush: deps.Flushed, Log: d.log}, 0)
 	d.parts.Push("vms", func() error { deps.VMs.Close(); return nil })
 	deps.NS = namespace.NewRegistry(namespace.Options{
 		Host: hostname, VMs: deps.VMs, VLANs: vlans, NetDrivers: command.NetDrivers(deps.QEMU), Log: d.log, Clean: deps.Cleaners()})

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // WriteFile replaces a file in one step: a reader, or a start after a crash,
@@ -24,4 +25,19 @@ func WriteFile(path string, data []byte, perm os.FileMode) error {
 		_ = os.Remove(f.Name())
 	}
 	return err
+}
+
+// RemoveTemps removes from a directory what WriteFile and its like leave there
+// when their process is killed: `.name.` and a number.
+func RemoveTemps(dir string) error {
+	paths, err := filepath.Glob(filepath.Join(dir, ".*.*"))
+	failed := []error{err}
+	for _, path := range paths {
+		number := strings.TrimPrefix(filepath.Ext(path), ".")
+		st, err := os.Lstat(path)
+		if err == nil && st.Mode().IsRegular() && number != "" && strings.Trim(number, "0123456789") == "" {
+			failed = append(failed, os.Remove(path))
+		}
+	}
+	return errors.Join(failed...)
 }

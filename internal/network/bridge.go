@@ -19,6 +19,7 @@ type bridge struct {
 	trunks      []string
 	tunnels     []string
 	config      map[string]string
+	ways        map[string]Tunnel // where the tunnels lead, by name
 }
 
 // BridgeInfo describes a bridge.
@@ -40,7 +41,11 @@ func (m *Manager) EnsureBridge(ctx context.Context, name string) error {
 	if err := checkLinkName("bridge", name); err != nil {
 		return err
 	}
-	return m.ensure(ctx, []PortSpec{{Bridge: name}})
+	if err := m.ensure(ctx, []PortSpec{{Bridge: name}}); err != nil {
+		return err
+	}
+	m.keep()
+	return nil
 }
 
 // ensure makes the bridges of the specs known.
@@ -63,7 +68,7 @@ func (m *Manager) ensure(ctx context.Context, specs []PortSpec) error {
 		}
 		m.mu.Lock()
 		if m.bridges[s.Bridge] == nil {
-			m.bridges[s.Bridge] = &bridge{preexisting: there, config: map[string]string{}}
+			m.bridges[s.Bridge] = &bridge{preexisting: there, config: map[string]string{}, ways: map[string]Tunnel{}}
 		}
 		m.mu.Unlock()
 		m.changed()
@@ -122,6 +127,7 @@ func (m *Manager) DestroyBridge(ctx context.Context, name string) error {
 	delete(m.bridges, name)
 	m.mu.Unlock()
 	m.changed()
+	m.keep()
 	return nil
 }
 
@@ -161,6 +167,7 @@ func (m *Manager) edit(ctx context.Context, name string, f func() (note func(*br
 	}
 	m.mu.Unlock()
 	m.changed()
+	m.keep()
 	return nil
 }
 
@@ -224,7 +231,11 @@ func (m *Manager) Tunnel(ctx context.Context, name string, t Tunnel) (tunnel str
 	}
 	err = m.edit(ctx, name, func() (func(*bridge), error) {
 		tunnel, err = tn.Tunnel(ctx, name, t)
-		return func(b *bridge) { b.tunnels = append(b.tunnels, tunnel) }, err
+		return func(b *bridge) {
+			t.Name = tunnel
+			b.tunnels = append(b.tunnels, tunnel)
+			b.ways[tunnel] = t
+		}, err
 	})
 	return tunnel, err
 }

@@ -33,6 +33,9 @@ func (m *Manager) Create(ctx context.Context, specs []PortSpec) ([]Port, error) 
 		return nil, err
 	}
 	m.register(ports)
+	if slices.ContainsFunc(ports, func(p Port) bool { return p.Kind == Host }) {
+		m.keep()
+	}
 	return ports, nil
 }
 
@@ -46,7 +49,16 @@ func (s *PortSpec) complete() error {
 			return err
 		}
 	}
-	if s.Kind != Tap && s.Kind != Host {
+	switch s.Kind {
+	case Tap, Host:
+	case Container:
+		if s.Space == nil {
+			return errs.New(errs.Internal, "a container's port needs its network namespace")
+		}
+		if err := checkLinkName("interface", s.Inside); err != nil {
+			return err
+		}
+	default:
 		return errs.New(errs.Invalid, "unknown kind of port: %d", s.Kind)
 	}
 	if err := checkVLAN(s.VLAN); err != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -28,6 +29,7 @@ type Manager struct {
 	opts    Options
 	snooper *snooper
 	files   []*statefile.File
+	record  *statefile.File // one of files, for a later daemon; nil without a base
 
 	ops sync.WaitGroup // calls that change something
 
@@ -58,7 +60,9 @@ func New(dp Datapath, opts Options) (*Manager, error) {
 		return nil, err
 	}
 	if opts.Base != "" {
+		m.record = statefile.New(filepath.Join(opts.Base, recordName), m.recordText, opts.Log)
 		m.files = []*statefile.File{
+			m.record,
 			statefile.New(filepath.Join(opts.Base, "taps"), m.tapsText, opts.Log),
 			statefile.New(filepath.Join(opts.Base, "bridges"), m.bridgesText, opts.Log),
 		}
@@ -173,10 +177,15 @@ func (m *Manager) remove(ctx context.Context, taken []*port) error {
 		delete(m.ports, p.Name)
 	}
 	m.mu.Unlock()
+	host := false
 	for _, p := range ports {
 		m.snooper.forget(p.Index)
+		host = host || p.Kind == Host
 	}
 	m.changed()
+	if host {
+		m.keep()
+	}
 	return nil
 }
 
@@ -317,6 +326,11 @@ func (m *Manager) Close(ctx context.Context) error {
 	m.changed()
 	for _, f := range m.files {
 		failed = append(failed, f.Close())
+	}
+	if m.record != nil { // nothing is left for anybody to adopt
+		if err := os.Remove(filepath.Join(m.opts.Base, recordName)); !errors.Is(err, os.ErrNotExist) {
+			failed = append(failed, err)
+		}
 	}
 	return errors.Join(failed...)
 }

@@ -54,6 +54,7 @@ func (m *Manager) Mirror(ctx context.Context, from, to string) error {
 		m.dropMirror(to)
 		return err
 	}
+	m.keep()
 	return nil
 }
 
@@ -102,6 +103,7 @@ func (m *Manager) Unmirror(ctx context.Context, to string) error {
 	if !known {
 		return errs.New(errs.NotFound, "not a valid mirror")
 	}
+	defer m.keep()
 	return m.endMirrors(ctx, func(x Mirror) bool { return x.To == to })
 }
 

@@ -6,6 +6,7 @@ package network
 import (
 	"context"
 	"net/netip"
+	"os"
 	"strings"
 
 	"minimega/internal/errs"
@@ -18,6 +19,7 @@ type Kind int
 const (
 	Tap  Kind = iota + 1 // a persistent tap device that a hypervisor opens
 	Host                 // an interface of this host ("host tap")
+	Container            // one end of a pair; the other is in a network namespace
 )
 
 const (
@@ -42,6 +44,10 @@ type PortSpec struct {
 	Owner     string // for people: the VM's name
 	Namespace string
 	MAC       string // of the NIC behind a tap, as far as known: see Manager.SetMAC
+
+	// Of a Container port, while it is made:
+	Space  *os.File // network namespace of the other end; the caller's
+	Inside string   // name of the other end, whose address is MAC
 }
 
 // Port is a made port.
@@ -93,6 +99,15 @@ type Datapath interface {
 	Close(ctx context.Context) error
 }
 
+// Adopter is a Datapath that takes over what an earlier one with the same
+// owner left in the kernel.
+type Adopter interface {
+	// Adopt connects those ports that are there as the specs say, and removes
+	// everything else that the earlier one had made, whose names it returns.
+	// It must be the first call.
+	Adopt(ctx context.Context, ports []PortSpec) (found []Port, removed []string, err error)
+}
+
 // What only some datapaths can do. The manager answers Unsupported for the others.
 type (
 	// Trunker connects a bridge with an interface of the host, all VLANs tagged.
@@ -125,6 +140,7 @@ type Tunnel struct {
 	Kind   string // vxlan or gre
 	Remote netip.Addr
 	Key    uint32 // both ends must use the same; 0 for none
+	Name   string // that it had before, "" for a new one
 }
 
 // checkLinkName refuses names that the kernel would refuse or that would end up

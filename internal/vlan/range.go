@@ -36,6 +36,15 @@ func (r *Registry) SetRange(ns string, min, max int) error {
 	if min < 0 || max > Max {
 		return errNumber
 	}
+	if err := r.setRange(ns, Range{Min: min, Max: max, Next: min}); err != nil {
+		return err
+	}
+	r.keep()
+	return nil
+}
+
+func (r *Registry) setRange(ns string, rg Range) error {
+	min, max := rg.Min, rg.Max
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, other := range slices.Sorted(maps.Keys(r.ranges)) {
@@ -44,7 +53,7 @@ func (r *Registry) SetRange(ns string, min, max int) error {
 			return errs.New(errs.Exists, "range overlaps with another namespace: %s", other)
 		}
 	}
-	r.ranges[ns] = &Range{Min: min, Max: max, Next: min}
+	r.ranges[ns] = &rg
 	return nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -42,7 +43,10 @@ func (k key) String() string { return k.ns + separator + k.alias }
 
 // Registry knows all aliases of this host. Methods may be called by any goroutine.
 type Registry struct {
-	file *statefile.File // nil: nothing is written
+	log   *slog.Logger
+	path  string
+	file  *statefile.File // nil: nothing is written
+	rules *statefile.File // ranges and blacklist, for a later daemon
 
 	mu      sync.Mutex // guards the fields below; never held over I/O
 	numbers map[key]int
@@ -54,10 +58,11 @@ type Registry struct {
 // New returns an empty registry that shows itself in the file at path (""
 // writes none). The default range is 101-4096.
 func New(path string, log *slog.Logger) *Registry {
-	r := &Registry{}
+	r := &Registry{path: path, log: log}
 	r.resetLocked()
 	if path != "" {
 		r.file = statefile.New(path, r.Text, log)
+		r.rules = statefile.New(path+rulesSuffix, r.rulesText, log)
 	}
 	return r
 }
@@ -74,7 +79,11 @@ func (r *Registry) Close() error {
 	if r.file == nil {
 		return nil
 	}
-	return r.file.Close()
+	err := errors.Join(r.file.Close(), r.rules.Close())
+	if gone := os.Remove(r.path + rulesSuffix); !errors.Is(gone, os.ErrNotExist) {
+		err = errors.Join(err, gone) // they are for whoever adopts, and there is nothing to
+	}
+	return err
 }
 
 // Flush returns when the file shows the present state.
@@ -82,12 +91,21 @@ func (r *Registry) Flush() error {
 	if r.file == nil {
 		return nil
 	}
-	return r.file.Flush()
+	return errors.Join(r.file.Flush(), r.rules.Flush())
+}
+
+// keep returns when the files show the present state, which comes before the
+// answer to whoever changed it. The caller does not hold mu.
+func (r *Registry) keep() {
+	if err := r.Flush(); err != nil && !errors.Is(err, os.ErrClosed) {
+		r.log.Error("cannot write the VLANs", "err", err)
+	}
 }
 
 func (r *Registry) changed() {
 	if r.file != nil {
 		r.file.Changed()
+		r.rules.Changed()
 	}
 }
 
@@ -115,15 +133,17 @@ func (r *Registry) Resolve(ns, spec string) (vlan int, alias string, err error) 
 		return 0, "", err
 	}
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	if n, ok := r.numbers[k]; ok {
-		return n, spec, nil
+	n, ok := r.numbers[k]
+	if !ok {
+		n, err = r.allocateLocked(k)
 	}
-	n, err := r.allocateLocked(k)
+	r.mu.Unlock()
 	if err != nil {
 		return 0, "", err
 	}
-	r.changed()
+	if !ok {
+		r.keep()
+	}
 	return n, spec, nil
 }
 
@@ -206,12 +226,12 @@ func (r *Registry) Add(ns, alias string, vlan int) error {
 		return errNumber
 	}
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	if err := r.addLocked(k, vlan); err != nil {
-		return err
+	err = r.addLocked(k, vlan)
+	r.mu.Unlock()
+	if err == nil {
+		r.keep()
 	}
-	r.changed()
-	return nil
+	return err
 }
 
 func (r *Registry) addLocked(k key, vlan int) error {
@@ -276,8 +296,12 @@ func (r *Registry) Blacklist(vlan int) error {
 		return errNumber
 	}
 	r.mu.Lock()
+	known := r.black[vlan]
 	r.black[vlan] = true
 	r.mu.Unlock()
+	if !known {
+		r.keep()
+	}
 	return nil
 }
 
@@ -291,6 +315,7 @@ func (r *Registry) Blacklisted() []int {
 // Clear forgets the aliases of ns that start with prefix. The prefix "all"
 // resets everything, of all namespaces: aliases, ranges, blacklist.
 func (r *Registry) Clear(ns, prefix string) {
+	defer r.keep()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if prefix == "all" {
@@ -305,6 +330,7 @@ func (r *Registry) Clear(ns, prefix string) {
 
 // DeleteNamespace forgets the aliases and the range of ns. The default range stays.
 func (r *Registry) DeleteNamespace(ns string) {
+	defer r.keep()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.forgetLocked(func(k key) bool { return k.ns == ns })

@@ -29,7 +29,23 @@ type Spec struct {
 	Namespace string
 	Dir       string // instance directory, exists, mode 0700
 	Config    *Config
-	Log       *slog.Logger
+	// VNCPort is the port of the screen that the machine had before, to be
+	// taken again if it is free; 0 for any.
+	VNCPort int
+	Log     *slog.Logger
+}
+
+// Adopter is an Engine whose machines a later daemon can take over.
+type Adopter interface {
+	// Instance returns the instance directory that one of the engine's processes
+	// has on its command line, or "" for a process that is none of it.
+	Instance(args []string) string
+	// Adopt takes over the process of s.Dir, which an earlier daemon launched.
+	// A failed Adopt leaves it as it was.
+	Adopt(ctx context.Context, s *Spec, pid int) (Machine, error)
+	// Remains tells, from what lies in an instance directory, why a machine
+	// ended that nobody watched: nil for an ordinary end, else its last words.
+	Remains(dir string) error
 }
 
 // Machine is a made machine: a process that the engine started or adopted.
@@ -67,6 +83,11 @@ type (
 	// console's and, for Android's tools, adb's.
 	Emulator interface {
 		Ports() (console, adb int)
+	}
+	// Stater knows the state of the guest: Building before its first start,
+	// Running or Paused.
+	Stater interface {
+		Status(ctx context.Context) (State, error)
 	}
 	// Displayer has a screen that speaks VNC.
 	Displayer interface {

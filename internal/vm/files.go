@@ -10,7 +10,7 @@ import (
 )
 
 // The instance directory holds, besides the engine's files, what a person or a
-// later daemon needs to know the VM: name, state, config, taps.
+// later daemon needs to know the VM: name, state, config, taps, and vm.json.
 
 // makeDir makes the instance directory and the link that leads to it by UUID,
 // or leaves nothing.
@@ -29,6 +29,14 @@ func (v *VM) fillDir() error {
 	if err := host.WriteFile(filepath.Join(v.Dir(), "name"), []byte(v.Name), 0o600); err != nil {
 		return err
 	}
+	if err := v.writeRecord(); err != nil {
+		return err
+	}
+	return v.makeLink()
+}
+
+// makeLink makes the link that leads to the directory by UUID.
+func (v *VM) makeLink() error {
 	link := v.linkPath()
 	if err := os.MkdirAll(filepath.Dir(link), 0o700); err != nil {
 		return err
@@ -66,6 +74,11 @@ func (v *VM) writeFile(name, content string) {
 
 func (v *VM) writeConfig() {
 	c := v.Config()
+	if v.relaunched() {
+		if err := v.writeRecord(); err != nil {
+			v.log().Warn("writing the instance directory", "file", recordName, "err", err)
+		}
+	}
 	v.writeFile("config", strings.Join(Lines(c, v.Type), "\n")+"\n")
 	var taps []string
 	for _, n := range c.Networks {

@@ -242,8 +242,7 @@ func (v *VM) makeTaps(ctx context.Context) error {
 	}
 	specs := make([]network.PortSpec, len(c.Networks))
 	for i, n := range c.Networks {
-		specs[i] = network.PortSpec{Kind: network.Tap, Bridge: n.Bridge, VLAN: n.VLAN, Namespace: v.Namespace,
-			Owner: fmt.Sprintf("vm %s:%d", v.Name, i), MAC: n.MAC}
+		specs[i] = v.portSpec(i, n)
 	}
 	ports, err := v.manager.opts.Network.Create(ctx, specs)
 	if err != nil {
@@ -257,6 +256,12 @@ func (v *VM) makeTaps(ctx context.Context) error {
 	}
 	v.config = n
 	return nil
+}
+
+// portSpec is the port of an interface.
+func (v *VM) portSpec(i int, n NetConfig) network.PortSpec {
+	return network.PortSpec{Kind: network.Tap, Bridge: n.Bridge, VLAN: n.VLAN, Namespace: v.Namespace,
+		Owner: fmt.Sprintf("vm %s:%d", v.Name, i), MAC: n.MAC}
 }
 
 // removeTaps takes the ports away again.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
 
 	"minimega/internal/errs"
 )
@@ -158,8 +159,10 @@ func (m *Manager) flush(ctx context.Context, vms []*VM) error {
 			failed = append(failed, errs.InVM(m.opts.OnFlush(ctx, v), v.Name))
 		}
 	}
+	markFlushed(gone, true)
 	if len(taps) > 0 {
 		if err := m.opts.Network.Delete(ctx, taps...); err != nil {
+			markFlushed(gone, false)
 			return err
 		}
 	}
@@ -174,4 +177,16 @@ func (m *Manager) flush(ctx context.Context, vms []*VM) error {
 		return nil
 	}))
 	return errs.Join(failed...)
+}
+
+// markFlushed marks directories that are about to go, or takes the mark away:
+// if the daemon dies half-way, the next one goes on.
+func markFlushed(vms []*VM, mark bool) {
+	for _, v := range vms {
+		if mark {
+			v.writeFile(flushedName, "")
+		} else {
+			_ = os.Remove(filepath.Join(v.Dir(), flushedName))
+		}
+	}
 }

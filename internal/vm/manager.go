@@ -52,6 +52,7 @@ type Manager struct {
 	vms    map[int]*VM
 	names  map[string]*VM // by namespace//name
 	nextID int
+	lost   []Lost
 }
 
 // NewManager returns a manager without VMs. IDs start at firstID.

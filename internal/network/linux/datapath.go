@@ -32,7 +32,8 @@ import (
 // Datapath is a network.Datapath.
 type Datapath struct {
 	log   *slog.Logger
-	tag   string
+	tag   string // start of the names of our devices
+	mark  string // start of the descriptions of taps, whose names are others'
 	space *space
 	nl    *conn
 	guard *guard
@@ -60,8 +61,9 @@ func New(id string, log *slog.Logger) (*Datapath, error) {
 	}
 	warnOfFirewall(sp, log)
 	sum := sha256.Sum256([]byte(id))
+	id = hex.EncodeToString(sum[:])
 	return &Datapath{
-		log: log, tag: "mm" + hex.EncodeToString(sum[:])[:5] + "-", space: sp, nl: c, guard: newGuard(log),
+		log: log, tag: "mm" + id[:5] + "-", mark: "minimega " + id[:16] + ": ", space: sp, nl: c, guard: newGuard(log),
 		bridges: map[string]*bridge{}, ports: map[int]*segment{}, changed: make(chan struct{}),
 	}, nil
 }
@@ -137,6 +139,9 @@ func (b *building) devices(ctx context.Context) error {
 	err := b.taps(ctx)
 	if err == nil {
 		err = b.pairs(ctx)
+	}
+	if err == nil {
+		err = b.cables(ctx)
 	}
 	if err != nil {
 		return errors.Join(err, b.removeDevices())

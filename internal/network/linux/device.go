@@ -15,11 +15,19 @@ import (
 	"minimega/internal/network"
 )
 
-// taps makes the devices of all ports of kind Tap.
+// taps makes the devices of all ports of kind Tap. They become persistent only
+// once they are marked as ours: if this process dies before, they go with it.
 func (b *building) taps(ctx context.Context) error {
+	var open []*os.File
 	var closers sync.WaitGroup
 	defer closers.Wait()
-	return b.d.space.in(func() error {
+	defer func() {
+		for _, f := range open { // letting go of a tap waits for all CPUs: many do it at once
+			closers.Go(func() { _ = f.Close() })
+		}
+	}()
+	var marks []*nl.NetlinkRequest
+	err := b.d.space.in(func() error {
 		for i := range b.ports {
 			p := &b.ports[i]
 			if p.Kind != network.Tap {
@@ -32,19 +40,41 @@ func (b *building) taps(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			// Letting go of a tap waits for all CPUs: many do it at once.
-			closers.Go(func() { _ = f.Close() })
+			open = append(open, f)
 			if p.Index, err = b.d.space.index(p.Name); err != nil {
 				return err
 			}
-			b.made = append(b.made, p.Index)
+			marks = append(marks, describe(p.Index, b.d.mark+p.Owner))
 		}
 		return nil
 	})
+	if err == nil {
+		err = wrap("cannot mark tap", b.d.nl.all(ctx, marks))
+	}
+	if err != nil {
+		return err
+	}
+	return b.persist(open)
 }
 
-// newTap makes a persistent tap, and finds a name for it if it has none. It
-// never takes over a device that exists (IFF_TUN_EXCL).
+// persist keeps the taps beyond the descriptors that made them.
+func (b *building) persist(open []*os.File) error {
+	at := 0
+	for _, p := range b.ports {
+		if p.Kind != network.Tap {
+			continue
+		}
+		if err := unix.IoctlSetInt(int(open[at].Fd()), unix.TUNSETPERSIST, 1); err != nil {
+			return tapError(p.Name, err)
+		}
+		b.made = append(b.made, p.Index)
+		at++
+	}
+	return nil
+}
+
+// newTap makes a tap, and finds a name for it if it has none. It never takes
+// over a device that exists (IFF_TUN_EXCL).
 func (d *Datapath) newTap(p *network.Port) (*os.File, error) {
 	for {
 		try := p.Name
@@ -80,11 +110,8 @@ func openTap(name string) (*os.File, error) {
 		req.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR | unix.IFF_TUN_EXCL)
 		err = unix.IoctlIfreq(fd, unix.TUNSETIFF, req)
 	}
-	if err == nil {
-		err = unix.IoctlSetInt(fd, unix.TUNSETPERSIST, 1)
-	}
 	if err != nil {
-		f.Close() // what is not persistent yet goes with it
+		f.Close()
 		return nil, err
 	}
 	return f, nil

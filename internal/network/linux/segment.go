@@ -174,14 +174,14 @@ func (d *Datapath) makeBridge(ctx context.Context, s *segment) error {
 }
 
 func (d *Datapath) setUpBridge(ctx context.Context, s *segment) error {
-	reqs := []*nl.NetlinkRequest{describe(s.index, fmt.Sprintf("minimega: %s, VLAN %d", s.bridge, s.vlan)), quiet(s.index)}
-	if err := first(d.nl.do(ctx, reqs)); err != nil && !errors.Is(err, unix.EAFNOSUPPORT) {
+	if err := first(d.nl.do(ctx, []*nl.NetlinkRequest{quiet(s.index)})); err != nil && !errors.Is(err, unix.EAFNOSUPPORT) {
 		return err
 	}
 	if err := d.seal(ctx, s); err != nil {
 		return err
 	}
-	return d.nl.all(ctx, []*nl.NetlinkRequest{upNoARP(s.index)})
+	// The description last: one that has it is complete, see Adopt.
+	return d.nl.all(ctx, []*nl.NetlinkRequest{upNoARP(s.index), describe(s.index, s.describe())})
 }
 
 // newDevice makes a device under a name of our own and returns the name.

@@ -1,6 +1,7 @@
 package linux
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,7 +31,7 @@ const maxKey = 1<<12 - 1
 // Each VLAN has a tunnel of its own: number key<<12 | VLAN, so that VXLAN (24
 // bits, RFC 7348) uses the low 12 bits of the key, GRE (RFC 2890) the low 20.
 func (d *Datapath) Tunnel(ctx context.Context, name string, t network.Tunnel) (string, error) {
-	u := &uplink{name: d.name()}
+	u := &uplink{name: cmp.Or(t.Name, d.name())}
 	switch t.Kind {
 	case "vxlan":
 		u.module = "vxlan"

@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strings"
 
 	"minimega/internal/errs"
 	"minimega/internal/host"
@@ -53,6 +55,51 @@ func (l *launch) find(pid int) error {
 func (l *launch) reconnect(ctx context.Context) (err error) {
 	l.qmp, err = qmp.Dial(ctx, l.path("qmp"))
 	return err
+}
+
+// Instance returns the directory of the control socket on a QEMU's command line.
+func (e *Engine) Instance(args []string) string {
+	for i := 1; i < len(args); i++ {
+		rest, ok := strings.CutPrefix(args[i], "unix:")
+		if !ok || args[i-1] != "-qmp" {
+			continue
+		}
+		if at := strings.LastIndex(rest, "/qmp,"); at > 0 {
+			return strings.ReplaceAll(rest[:at], ",,", ",") // see opt
+		}
+	}
+	return ""
+}
+
+// Remains tells why the QEMU of a directory ended, from what it printed.
+func (e *Engine) Remains(dir string) error {
+	words := lastWords(filepath.Join(dir, logName))
+	if words == "" || strings.Contains(words, "terminating on signal") {
+		return nil
+	}
+	last := words[strings.LastIndex(words, "; ")+1:]
+	if strings.Contains(last, "warning:") || strings.Contains(last, "info:") {
+		return nil
+	}
+	return errs.New(errs.State, "QEMU ended while no minimega ran: %s", words)
+}
+
+// Status asks QEMU whether the guest runs.
+func (m *Machine) Status(ctx context.Context) (vm.State, error) {
+	var s struct {
+		Running bool   `json:"running"`
+		Status  string `json:"status"`
+	}
+	if err := m.execute(ctx, "query-status", nil, &s); err != nil {
+		return 0, err
+	}
+	switch {
+	case s.Running:
+		return vm.Running, nil
+	case s.Status == "prelaunch" || s.Status == "inmigrate":
+		return vm.Building, nil
+	}
+	return vm.Paused, nil
 }
 
 // nameOverlays fills in where the disks of an adopted machine are written.

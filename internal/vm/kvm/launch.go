@@ -9,6 +9,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -23,6 +25,7 @@ import (
 
 const (
 	logName   = "qemu.log"
+	loadStep  = "load the saved state"
 	wordsTail = 4 << 10 // of the log, for errors
 	undoTime  = 10 * time.Second
 	pollFirst = time.Millisecond
@@ -51,7 +54,7 @@ func (e *Engine) Launch(ctx context.Context, s *vm.Spec) (vm.Machine, error) {
 		undo.Step{Name: "start QEMU", Do: l.start, Undo: l.end},
 		undo.Step{Name: "connect to QMP", Do: l.connect, Undo: func() error { return l.qmp.Close() }},
 		undo.Step{Name: "open VNC", Do: l.display, Undo: func() error { return l.proxy.Close() }},
-		undo.Step{Name: "load the saved state", Do: func(context.Context) error { return l.load(whole) }},
+		undo.Step{Name: loadStep, Do: func(context.Context) error { return l.load(whole) }},
 	)
 	if err != nil {
 		return nil, errs.InVM(err, s.Name)
@@ -89,7 +92,11 @@ func (l *launch) unloaded(ctx context.Context, err error) error {
 	case <-grace.Done():
 		return err
 	}
-	return errs.WithRemedy(errs.New(errs.State, "QEMU ended: %s", describe(l.proc.Status(), l.words())),
+	return l.unloadable(l.words())
+}
+
+func (l *launch) unloadable(words string) error {
+	return errs.WithRemedy(errs.New(errs.State, "QEMU ended: %s", describe(l.proc.Status(), words)),
 		"a state needs the configuration and the QEMU that it was saved with")
 }
 
@@ -244,8 +251,11 @@ func (l *launch) ended(ctx context.Context, err error) error {
 	defer cancel()
 	select {
 	case <-l.proc.Done():
-		status := l.proc.Status()
-		return errs.AtStep(errs.New(errs.State, "QEMU ended: %s", describe(status, l.words())), "start QEMU")
+		words := l.words()
+		if l.spec.Config.MigratePath != "" && strings.Contains(words, "migration") {
+			return errs.AtStep(l.unloadable(words), loadStep)
+		}
+		return errs.AtStep(errs.New(errs.State, "QEMU ended: %s", describe(l.proc.Status(), words)), "start QEMU")
 	case <-grace.Done():
 		if ctx.Err() != nil {
 			return l.silent(ctx.Err())
@@ -285,7 +295,7 @@ func lastWords(path string) string {
 // display opens the port for VNC clients; QEMU's own socket is dialled anew
 // for each of them.
 func (l *launch) display(context.Context) error {
-	ln, err := net.Listen("tcp", net.JoinHostPort(l.e.opts.VNCListen, "0"))
+	ln, err := l.listen()
 	if err != nil {
 		return err
 	}
@@ -296,4 +306,16 @@ func (l *launch) display(context.Context) error {
 	}
 	l.proxy = vnc.NewProxy(ln, dial, l.spec.Log, vnc.TypeCutText(!l.spec.Config.BidirectionalCopyPaste))
 	return nil
+}
+
+// listen takes the port that the screen had before, if it is free.
+func (l *launch) listen() (net.Listener, error) {
+	if l.spec.VNCPort != 0 {
+		ln, err := net.Listen("tcp", net.JoinHostPort(l.e.opts.VNCListen, strconv.Itoa(l.spec.VNCPort)))
+		if err == nil {
+			return ln, nil
+		}
+		l.spec.Log.Warn("the screen's old port is taken, it gets another", "vm", l.spec.Name, "err", err)
+	}
+	return net.Listen("tcp", net.JoinHostPort(l.e.opts.VNCListen, "0"))
 }

@@ -46,7 +46,9 @@ type Machine struct {
 
 var (
 	_ vm.Engine        = (*Engine)(nil)
+	_ vm.Adopter       = (*Engine)(nil)
 	_ vm.Machine       = (*Machine)(nil)
+	_ vm.Stater        = (*Machine)(nil)
 	_ vm.QMPer         = (*Machine)(nil)
 	_ vm.Screenshotter = (*Machine)(nil)
 	_ vm.Displayer     = (*Machine)(nil)

@@ -1,0 +1,81 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"minimega/internal/command"
+	"minimega/internal/host"
+	"minimega/internal/vlan"
+)
+
+// A daemon that was killed leaves its machines, interfaces and files. The next
+// one on the same base directory takes them over, each owner from its own
+// files, before anybody can connect; with -force it removes them. What goes
+// wrong with a single thing is logged, and is no reason not to start.
+
+// vlanNames takes over aliases and ranges, or sets the range of the command line.
+func (d *Daemon) vlanNames(vlans *vlan.Registry) error {
+	low, high, err := vlan.ParseRange(d.cfg.VLANRange)
+	if err != nil {
+		return err
+	}
+	if !d.cfg.Force {
+		adopted, err := vlans.Adopt()
+		if err != nil {
+			d.log.Warn("VLANs of an earlier minimega could not all be taken over", "err", err)
+		}
+		if adopted {
+			return nil
+		}
+	}
+	return vlans.SetRange(vlan.Default, low, high)
+}
+
+// adopt takes over, or with -force removes, what an earlier daemon left.
+func (d *Daemon) adopt(ctx context.Context, deps *command.Deps) error {
+	if err := host.RemoveTemps(d.cfg.Base); err != nil {
+		d.log.Warn("temporary files of an earlier minimega remain", "err", err)
+	}
+	if d.cfg.Force {
+		return d.discard(ctx, deps)
+	}
+	vms, err := deps.VMs.Adopt(ctx)
+	if err != nil {
+		d.log.Warn("VMs of an earlier minimega could not all be taken over", "err", err)
+	}
+	for _, l := range vms.Lost {
+		d.log.Warn("removed a VM that an earlier minimega left half made", "vm", l.Name, "id", l.ID, "namespace", l.Namespace, "reason", l.Reason)
+	}
+	links, err := deps.Net.Adopt(ctx, deps.VMs.Ports())
+	if err != nil {
+		d.log.Warn("the network of an earlier minimega could not all be taken over", "err", err)
+	}
+	if len(links) > 0 {
+		d.log.Info("removed interfaces that an earlier minimega left", "interfaces", strings.Join(links, " "))
+	}
+	if vms.Running+vms.Ended > 0 {
+		d.log.Info("took over the VMs of an earlier minimega", "running", vms.Running, "ended", vms.Ended)
+	}
+	return deps.Adopted(ctx)
+}
+
+// discard ends and removes everything, and says what.
+func (d *Daemon) discard(ctx context.Context, deps *command.Deps) error {
+	removed, err := deps.VMs.Discard(ctx)
+	if err != nil {
+		return fmt.Errorf("-force: %w", err)
+	}
+	links, err := deps.Net.Discard(ctx)
+	if err != nil {
+		return fmt.Errorf("-force: %w", err)
+	}
+	for _, l := range links {
+		removed = append(removed, "interface "+l)
+	}
+	for _, r := range removed {
+		d.log.Warn("-force: removed what an earlier minimega left", "removed", r)
+	}
+	return nil
+}

@@ -1,0 +1,209 @@
+package linux
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"minimega/internal/network"
+)
+
+// device is a network device of the kernel.
+type device struct {
+	index int
+	peer  int // IFLA_LINK: the other end of a veth
+	name  string
+	kind  string // "bridge", "tun", "veth", …
+	alias string
+}
+
+// devices lists all devices of the network namespace.
+func (d *Datapath) devices(ctx context.Context) ([]device, error) {
+	var list []device
+	err := d.nl.dump(ctx, link(unix.RTM_GETLINK, 0, 0, 0, 0), func(body []byte) {
+		if dev, ok := parseDevice(body); ok {
+			list = append(list, dev)
+		}
+	})
+	return list, wrap("cannot list interfaces", err)
+}
+
+// parseDevice reads one answer: struct ifinfomsg and attributes.
+func parseDevice(body []byte) (dev device, ok bool) {
+	if len(body) < unix.SizeofIfInfomsg {
+		return dev, false
+	}
+	dev.index = int(int32(binary.NativeEndian.Uint32(body[4:])))
+	for kind, value := range attributes(body[unix.SizeofIfInfomsg:]) {
+		switch kind {
+		case unix.IFLA_IFNAME:
+			dev.name = unix.ByteSliceToString(value)
+		case unix.IFLA_IFALIAS:
+			dev.alias = unix.ByteSliceToString(value)
+		case unix.IFLA_LINK:
+			if len(value) == 4 {
+				dev.peer = int(binary.NativeEndian.Uint32(value))
+			}
+		case unix.IFLA_LINKINFO:
+			for k, v := range attributes(value) {
+				if k == nl.IFLA_INFO_KIND {
+					dev.kind = unix.ByteSliceToString(v)
+				}
+			}
+		}
+	}
+	return dev, dev.name != "" && dev.index > 0
+}
+
+// describe says in words what a segment is; parseSegment reads it.
+func (s *segment) describe() string { return fmt.Sprintf("minimega: %s, VLAN %d", s.bridge, s.vlan) }
+
+func parseSegment(text string) (bridge string, vlan int, ok bool) {
+	text, ok = strings.CutPrefix(text, "minimega: ")
+	bridge, number, cut := strings.Cut(text, ", VLAN ")
+	vlan, err := strconv.Atoi(number)
+	return bridge, vlan, ok && cut && bridge != "" && err == nil && vlan >= 0 && vlan <= noTag
+}
+
+// legacy is what an earlier datapath left.
+type legacy struct {
+	all  map[string]device // by name, others' too
+	ours map[int]device    // by index
+	back map[int]device    // of ours: the inner end by the index of the outer
+}
+
+func (d *Datapath) inherit(ctx context.Context) (*legacy, error) {
+	list, err := d.devices(ctx)
+	if err != nil {
+		return nil, err
+	}
+	l := &legacy{all: map[string]device{}, ours: map[int]device{}, back: map[int]device{}}
+	for _, dev := range list {
+		l.all[dev.name] = dev
+		number, named := strings.CutPrefix(dev.name, d.tag)
+		if !named && !strings.HasPrefix(dev.alias, d.mark) {
+			continue
+		}
+		l.ours[dev.index] = dev
+		if dev.kind == "veth" && dev.peer != 0 {
+			l.back[dev.peer] = dev
+		}
+		if n, err := strconv.ParseUint(number, 10, 32); named && err == nil && uint32(n) > d.nextName.Load() {
+			d.nextName.Store(uint32(n))
+		}
+	}
+	return l, nil
+}
+
+// Adopt takes over what an earlier datapath of the same owner left; see
+// network.Adopter. Uplinks are removed: they are made again by who knows them.
+func (d *Datapath) Adopt(ctx context.Context, specs []network.PortSpec) ([]network.Port, []string, error) {
+	l, err := d.inherit(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	d.adoptSegments(l)
+	var found []network.Port
+	var failed []error
+	for _, s := range specs {
+		p, seg, err := d.adoptPort(ctx, l, s)
+		if err != nil {
+			failed = append(failed, err)
+			continue
+		}
+		if p.Index != 0 {
+			delete(l.ours, p.Index)
+			found = append(found, p)
+			d.mu.Lock()
+			d.ports[p.Index] = seg
+			d.mu.Unlock()
+		}
+	}
+	removed, err := d.removeRest(ctx, l)
+	return found, removed, errors.Join(append(failed, err)...)
+}
+
+// adoptSegments takes in the bridge devices that are complete, without ports.
+func (d *Datapath) adoptSegments(l *legacy) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, dev := range l.ours {
+		name, vlan, ok := parseSegment(dev.alias)
+		if !ok || dev.kind != "bridge" {
+			continue
+		}
+		b := d.bridgeLocked(name)
+		if b.segments[vlan] != nil {
+			continue // made twice when the earlier daemon died: one is enough
+		}
+		s := &segment{bridge: name, vlan: vlan, ready: make(chan struct{}), name: dev.name, index: dev.index, own: true, extra: map[string]int{}}
+		close(s.ready)
+		b.segments[vlan] = s
+	}
+	d.changedLocked()
+}
+
+// adoptPort finds the device of a port and connects it as the spec says. A
+// port without an index is one that is not there, or not ours.
+func (d *Datapath) adoptPort(ctx context.Context, l *legacy, spec network.PortSpec) (network.Port, *segment, error) {
+	p := network.Port{PortSpec: spec}
+	dev, ok := l.all[spec.Name]
+	switch {
+	case ok && spec.Kind == network.Host:
+		dev, ok = l.back[dev.index]
+	case ok:
+		_, ok = l.ours[dev.index]
+		ok = ok && dev.kind == "tun"
+	}
+	if !ok {
+		return p, nil, nil
+	}
+	var s *segment
+	if spec.VLAN != network.Disconnected {
+		var err error
+		if s, err = d.acquire(ctx, spec.Bridge, spec.VLAN); err != nil {
+			return p, nil, fmt.Errorf("cannot connect %s again: %w", spec.Name, err)
+		}
+	}
+	reqs := plug(dev.index, s)
+	if s == nil {
+		reqs = append([]*nl.NetlinkRequest{down(dev.index)}, reqs...)
+	}
+	if err := d.nl.all(ctx, reqs); err != nil {
+		return p, nil, errors.Join(fmt.Errorf("cannot connect %s again: %w", spec.Name, err), d.remove(ctx, d.release(s)))
+	}
+	p.Index = dev.index
+	return p, s, nil
+}
+
+// removeRest removes what nobody claimed, and segments without ports.
+func (d *Datapath) removeRest(ctx context.Context, l *legacy) ([]string, error) {
+	d.mu.Lock()
+	for _, b := range d.bridges {
+		for vlan, s := range b.segments {
+			switch {
+			case s.ports > 0:
+				delete(l.ours, s.index)
+			default:
+				delete(b.segments, vlan)
+			}
+		}
+	}
+	d.changedLocked()
+	d.mu.Unlock()
+	var doomed []int
+	var names []string
+	for index, dev := range l.ours {
+		doomed = append(doomed, index)
+		names = append(names, dev.name)
+	}
+	slices.Sort(names)
+	return names, d.remove(ctx, doomed)
+}
