@@ -3,6 +3,7 @@ package command
 import (
 	"context"
 	"strings"
+	"sync"
 
 	"minimega/internal/errs"
 	"minimega/internal/record"
@@ -30,9 +31,26 @@ func displays(d *Deps) []Command {
 		{Patterns: []string{"vnc <type,> <vm target> <str>..."}, Short: "type text into VMs",
 			Long:  "Presses the keys that make the text, on a US keyboard. Quote it, and write \\n for the Return key.\n" + targetHelp,
 			Scope: VMTarget, Suggest: target, Run: d.typeText},
-		{Patterns: []string{"vnc <stop,> <vm target>"}, Short: "end a playback",
-			Long:  "Ends a playback and releases the keys that it holds.\n" + targetHelp,
-			Scope: VMTarget, Suggest: target, Run: d.stopPlay},
+		{Patterns: []string{"vnc <stop,|pause,|continue,|step,> <vm target>"}, Short: "end a playback, hold it, or let it go on",
+			Long: "`stop` ends a playback and releases the keys that it holds. `pause` holds it before its next event, `continue` lets it go on.\n" +
+				"`step` plays the next event at once, whether the playback is paused or not; if it waits for a picture, it waits no longer.\n" +
+				targetHelp + " Of several VMs, those without a playback are passed over.",
+			Scope: VMTarget, Suggest: target, Run: d.steer},
+		{Patterns: []string{"vnc <getstep,> <vm target>"}, Short: "show the next event of playbacks",
+			Long: "Shows the event that each playback plays next, as a line of a kb file: the time before it in nanoseconds, and the event.\n" +
+				targetHelp + " Of several VMs, those without a playback are passed over.",
+			Scope: VMTarget, Suggest: target, Run: d.nextSteps},
+		{Patterns: []string{"vnc <inject,> <vm target> <cmd>"}, Short: "put an event into playbacks",
+			Long: "Plays one event, written as in a kb file but without its time: `KeyEvent,true,Shift_L`, `PointerEvent,1,320,200`,\n" +
+				"`LoadFile,login.kb`, `WaitForIt,10s,prompt.png`. Keys and pointer are sent at once, even if the playback is paused; anything\n" +
+				"else comes before the event that would be next. A file without a directory lies in the files directory.\n" +
+				targetHelp + " Of several VMs, those without a playback are passed over.",
+			Scope: VMTarget, Suggest: target, Run: d.inject},
+		{Patterns: []string{"clear vnc"}, Short: "end all recordings and playbacks of screens",
+			Long:  "Ends the recordings and playbacks of this namespace: files are completed, keys that are held are released.",
+			Scope: FanOut, Run: func(_ context.Context, c *Call) (*minicli.Response, error) {
+				return done(d.Records.StopAll(c.Namespace))
+			}},
 	}
 }
 
@@ -95,23 +113,34 @@ func (d *Deps) stopRecord(_ context.Context, c *Call) (*minicli.Response, error)
 	return done(d.Records.Stop(kind(c), c.Namespace, v.Name))
 }
 
-// onScreens does something with the screens of the running VMs of a target.
+// screensAtOnce bounds the machines whose screens are talked to at a time.
+const screensAtOnce = 16
+
+// onScreens does something with the screens of the running VMs of a target,
+// with many of them at a time.
 func (d *Deps) onScreens(c *Call, what string, do func(record.Target) error) error {
 	vms, err := d.VMs.Targets(c.Namespace, c.Str("vm"))
 	if err != nil {
 		return err
 	}
-	var failed []error
-	for _, v := range vms {
+	failed := make([]error, len(vms))
+	slots := make(chan struct{}, screensAtOnce)
+	var wg sync.WaitGroup
+	for i, v := range vms {
 		if len(vms) > 1 && v.State() != vm.Running {
 			continue // a wide target means those to whom it applies
 		}
-		t, err := screen(v, vm.Running, what)
-		if err == nil {
-			err = do(t)
-		}
-		failed = append(failed, err)
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			t, err := screen(v, vm.Running, what)
+			if err == nil {
+				err = do(t)
+			}
+			failed[i] = err
+		})
 	}
+	wg.Wait()
 	return errs.Join(failed...)
 }
 
@@ -125,18 +154,56 @@ func (d *Deps) typeText(ctx context.Context, c *Call) (*minicli.Response, error)
 	return done(d.onScreens(c, "type", func(t record.Target) error { return d.Records.Type(ctx, t, text) }))
 }
 
-func (d *Deps) stopPlay(_ context.Context, c *Call) (*minicli.Response, error) {
+// onPlaybacks does something with the playbacks to the VMs of a target.
+func (d *Deps) onPlaybacks(c *Call, do func(vm string) error) error {
 	vms, err := d.VMs.Targets(c.Namespace, c.Str("vm"))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	var failed []error
 	for _, v := range vms {
-		err := d.Records.StopPlay(c.Namespace, v.Name)
-		if len(vms) > 1 && errs.KindOf(err) == errs.NotFound {
-			err = nil // of many VMs, those without a playback are not meant
+		err := do(v.Name)
+		switch {
+		case len(vms) == 1:
+			return err
+		case errs.KindOf(err) == errs.NotFound:
+			// of many VMs, those without a playback are not meant
+		case err != nil:
+			failed = append(failed, errs.InVM(err, v.Name))
 		}
-		failed = append(failed, err)
 	}
-	return done(errs.Join(failed...))
+	return errs.Join(failed...)
+}
+
+func (d *Deps) steer(ctx context.Context, c *Call) (*minicli.Response, error) {
+	do := d.Records.StopPlay
+	switch {
+	case c.Chose("pause"):
+		do = d.Records.Pause
+	case c.Chose("continue"):
+		do = d.Records.Continue
+	case c.Chose("step"):
+		do = func(ns, name string) error { return d.Records.Step(ctx, ns, name) }
+	}
+	return done(d.onPlaybacks(c, func(name string) error { return do(c.Namespace, name) }))
+}
+
+func (d *Deps) nextSteps(_ context.Context, c *Call) (*minicli.Response, error) {
+	var rows [][]string
+	err := d.onPlaybacks(c, func(name string) error {
+		step, err := d.Records.NextStep(c.Namespace, name)
+		if err == nil {
+			rows = append(rows, []string{name, step})
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return table([]string{"name", "step"}, rows)
+}
+
+func (d *Deps) inject(ctx context.Context, c *Call) (*minicli.Response, error) {
+	event := c.Str("cmd")
+	return done(d.onPlaybacks(c, func(name string) error { return d.Records.Inject(ctx, c.Namespace, name, event, d.Files) }))
 }

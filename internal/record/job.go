@@ -13,11 +13,9 @@ type job struct {
 	path   string
 	output bool // path is written
 
-	items atomic.Int64
-	bytes atomic.Int64
-	// remaining tells what is left of a playback; nil for recordings. It must
-	// not take the manager's lock.
-	remaining func() time.Duration
+	items  atomic.Int64
+	bytes  atomic.Int64
+	player *player // of a playback
 
 	// Written under the manager's lock before the goroutine starts.
 	doomed  bool // somebody ended it while it started
@@ -57,10 +55,10 @@ func (j *job) info() Info {
 	if j.started {
 		d = time.Since(j.start)
 	}
-	if j.remaining == nil {
+	if j.player == nil {
 		i.Time = d.Round(time.Second).String()
 	} else {
-		i.Time = j.remaining().Round(time.Second).String() + " remaining"
+		i.Time = j.player.clock.describe()
 	}
 	return i
 }

@@ -41,7 +41,7 @@ type Info struct {
 	Name      string // of the VM
 	Namespace string
 	Type      string // TypeKB, TypeFB or TypePlayback
-	Time      string // since the start, or what remains of a playback
+	Time      string // since the start, or what remains of a playback, or PAUSED
 	Filename  string
 	Items     int64 // events recorded or played, updates of the screen recorded
 	Bytes     int64 // in the file, or 0 for a playback
@@ -105,7 +105,7 @@ func (m *Manager) Stop(kind, namespace, name string) error {
 func (m *Manager) StopPlay(namespace, name string) error {
 	j := m.take(key{TypePlayback, namespace, name})
 	if j == nil {
-		return errs.New(errs.NotFound, "kb playback not found for %s", name)
+		return noPlayback(name)
 	}
 	if err := j.end(); err != nil {
 		return errs.InVM(errs.AtStep(err, "play"), name)

@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"image"
 	"io"
 	"log/slog"
-	"sync"
 	"time"
 
 	"minimega/internal/errs"
@@ -23,8 +21,8 @@ func (m *Manager) Play(ctx context.Context, t Target, path string) error {
 		return noScreen(t, "play")
 	}
 	j := newJob(TypePlayback, t, path, false)
-	p := &player{target: t, job: j, log: m.log.With("vm", t.Name, "file", path)}
-	j.remaining = p.remaining
+	p := &player{target: t, job: j, clock: newClock(), log: m.log.With("vm", t.Name, "file", path)}
+	j.player = p
 	if err := m.begin(j, errs.New(errs.State, "kb playback %s already playing", t.Name)); err != nil {
 		return err
 	}
@@ -41,14 +39,10 @@ type player struct {
 	target  Target
 	job     *job
 	log     *slog.Logger
+	clock   *clock
 	script  *script
 	typist  *typist
-	total   time.Duration
 	badSeen int
-
-	mu     sync.Mutex // guards the fields below, which remaining reads
-	played time.Duration
-	next   time.Time // when the next event is due
 }
 
 func (p *player) prepare(ctx context.Context, path string) error {
@@ -59,8 +53,7 @@ func (p *player) prepare(ctx context.Context, path string) error {
 	if depth > warnDepth {
 		p.log.Warn("kb files load each other deeply", "depth", depth)
 	}
-	p.total = total
-	p.next = time.Now()
+	p.clock.begin(total)
 	if p.script, err = openScript(path); err != nil {
 		return err
 	}
@@ -93,21 +86,29 @@ func (p *player) run(ctx context.Context) error {
 }
 
 func (p *player) play(ctx context.Context) error {
-	timer := time.NewTimer(0)
+	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
 		line, err := p.script.next()
 		if errors.Is(err, io.EOF) {
-			return nil
+			queue := p.clock.takeLast()
+			if len(queue) == 0 {
+				return nil
+			}
+			p.script.putBack()
+			p.insert(queue)
+			continue
 		}
 		if err != nil {
 			return err
 		}
-		timer.Reset(p.advance(line.Delta))
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-timer.C:
+		p.clock.load(line)
+		due, err := p.due(ctx, timer)
+		if err != nil {
+			return err
+		}
+		if !due {
+			continue
 		}
 		if err := p.do(ctx, line.Event); err != nil {
 			return fmt.Errorf("line %d: %w", line.Line, err)
@@ -116,27 +117,40 @@ func (p *player) play(ctx context.Context) error {
 	}
 }
 
-// advance moves the clock of the playback on and returns how long to wait.
-// Events are due at times counted from the start, so that delays do not add up.
-func (p *player) advance(d time.Duration) time.Duration {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.played += d
-	p.next = p.next.Add(d)
-	return time.Until(p.next)
+// due returns when the next event is due, or false when it has been put back
+// because others come before it.
+func (p *player) due(ctx context.Context, timer *time.Timer) (bool, error) {
+	for ctx.Err() == nil {
+		v, d := p.clock.look()
+		switch {
+		case v == play:
+			return true, nil
+		case v == putOff && p.script.between():
+			p.insert(p.clock.takeQueue())
+			continue
+		case v == putOff:
+			p.script.putBack(p.clock.unload())
+			p.insert(p.clock.takeQueue())
+			return false, nil
+		}
+		var ring <-chan time.Time
+		if d >= 0 {
+			timer.Reset(d)
+			ring = timer.C
+		}
+		select {
+		case <-ctx.Done():
+		case <-p.clock.wake:
+		case <-ring:
+		}
+	}
+	return false, ctx.Err()
 }
 
-// restart makes now the time from which the next event counts.
-func (p *player) restart() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.next = time.Now()
-}
-
-func (p *player) remaining() time.Duration {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return max(p.total-p.played+max(time.Until(p.next), 0), 0)
+func (p *player) insert(queue []inserted) {
+	for _, i := range queue {
+		p.script.insert(i.line, i.path)
+	}
 }
 
 func (p *player) do(ctx context.Context, e vnc.KBEvent) error {
@@ -149,6 +163,9 @@ func (p *player) do(ctx context.Context, e vnc.KBEvent) error {
 		p.log.Info("playback", "note", e.Text)
 	case vnc.WaitForIt:
 		_, err := p.waitFor(ctx, e.Timeout, e.Image)
+		if errors.Is(err, errSkipped) {
+			return nil
+		}
 		return err
 	case vnc.ClickIt:
 		at, err := p.waitFor(ctx, e.Timeout, e.Image)
@@ -158,40 +175,4 @@ func (p *player) do(ctx context.Context, e vnc.KBEvent) error {
 		return p.typist.pointer(vnc.PointerEvent{Buttons: 1, X: uint16(at.X), Y: uint16(at.Y)})
 	}
 	return nil // LoadFile: the script has followed it
-}
-
-// lookEvery is the time between two looks at the screen.
-const lookEvery = time.Second
-
-// waitFor looks at the screen until it shows the picture, and returns where.
-func (p *player) waitFor(ctx context.Context, timeout time.Duration, name string) (image.Point, error) {
-	template, err := loadTemplate(p.script.resolve, name)
-	if err != nil {
-		return image.Point{}, err
-	}
-	defer p.restart()
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	c, err := vnc.Dial(ctx, p.target.Proxy.Dial, vnc.Options{})
-	if err != nil {
-		return image.Point{}, err
-	}
-	defer c.Close()
-	tick := time.NewTicker(lookEvery)
-	defer tick.Stop()
-	for {
-		screen, err := c.Capture(ctx)
-		if err == nil {
-			if at, ok := find(ctx, toGrey(screen), template); ok {
-				return at, nil
-			}
-		} else if ctx.Err() == nil {
-			return image.Point{}, fmt.Errorf("look at the screen: %w", err)
-		}
-		select {
-		case <-ctx.Done():
-			return image.Point{}, fmt.Errorf("the screen did not show %.60s within %s", name, timeout)
-		case <-tick.C:
-		}
-	}
 }

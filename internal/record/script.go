@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -25,17 +26,38 @@ const (
 // script reads a kb file and the files that it loads as one list of events.
 type script struct {
 	open  []*scriptFile // innermost last
+	load  *vnc.KBLine   // a LoadFile that was returned and has to be followed
+	own   int           // how many of open stood before anything was put in between; 0: nothing was
 	lines int
 	bad   int                          // lines that were not understood
 	onBad func(path string, err error) // may be nil
-	onIn  func(path string, depth int) // may be nil
-	dir   string                       // of the file that the last event came from
+	from  string                       // the file that the last event came from
+	dir   string                       // its directory
 }
 
+// scriptFile is a file that is being read, or events that were put in between.
 type scriptFile struct {
-	f    *os.File
-	r    *vnc.KBReader
-	path string
+	f     *os.File // nil for events
+	r     *vnc.KBReader
+	lines []vnc.KBLine
+	path  string
+}
+
+// next returns the next event of this file alone, and closes it after the last.
+func (f *scriptFile) next() (vnc.KBLine, error) {
+	if f.f == nil {
+		if len(f.lines) == 0 {
+			return vnc.KBLine{}, io.EOF
+		}
+		line := f.lines[0]
+		f.lines = f.lines[1:]
+		return line, nil
+	}
+	line, err := f.r.Next()
+	if errors.Is(err, io.EOF) {
+		_ = f.f.Close()
+	}
+	return line, err
 }
 
 func openScript(path string) (*script, error) {
@@ -44,7 +66,7 @@ func openScript(path string) (*script, error) {
 }
 
 func (s *script) push(path string) error {
-	if len(s.open) > maxDepth {
+	if s.depth() > maxDepth {
 		return errs.WithRemedy(errs.New(errs.Invalid, "%s: more than %d kb files load each other", path, maxDepth),
 			"look for a file that loads itself")
 	}
@@ -53,10 +75,17 @@ func (s *script) push(path string) error {
 		return err
 	}
 	s.open = append(s.open, &scriptFile{f: f, r: vnc.NewKBReader(f), path: path})
-	if s.onIn != nil {
-		s.onIn(path, len(s.open)-1)
-	}
 	return nil
+}
+
+// depth is how many files are open.
+func (s *script) depth() (n int) {
+	for _, f := range s.open {
+		if f.f != nil {
+			n++
+		}
+	}
+	return n
 }
 
 // openPlain opens a file for reading and refuses what is not a plain file.
@@ -75,15 +104,20 @@ func openPlain(path string) (*os.File, error) {
 	return f, nil
 }
 
-// next returns the next event; io.EOF after the last one. LoadFile is followed
-// and returned, too: its delta counts.
+// next returns the next event; io.EOF after the last one. LoadFile is returned
+// before it is followed: its delta counts.
 func (s *script) next() (vnc.KBLine, error) {
+	if err := s.follow(); err != nil {
+		return vnc.KBLine{}, err
+	}
 	for len(s.open) > 0 {
+		if len(s.open) <= s.own {
+			s.own = 0
+		}
 		top := s.open[len(s.open)-1]
-		line, err := top.r.Next()
+		line, err := top.next()
 		switch {
 		case errors.Is(err, io.EOF):
-			_ = top.f.Close()
 			s.open = s.open[:len(s.open)-1]
 			continue
 		case errors.Is(err, vnc.ErrKBLine):
@@ -98,19 +132,27 @@ func (s *script) next() (vnc.KBLine, error) {
 		if s.lines++; s.lines > maxLines {
 			return line, errs.New(errs.Invalid, "%s: more than %d events", top.path, maxLines)
 		}
-		s.dir = filepath.Dir(top.path)
-		return line, s.load(line, top.path)
+		s.from, s.dir = top.path, filepath.Dir(top.path)
+		if _, ok := line.Event.(vnc.LoadFile); ok {
+			s.load = &line
+		}
+		return line, nil
 	}
 	return vnc.KBLine{}, io.EOF
 }
 
-func (s *script) load(line vnc.KBLine, from string) error {
-	l, ok := line.Event.(vnc.LoadFile)
-	if !ok {
+// follow opens the file of a LoadFile.
+func (s *script) follow() error {
+	if s.load == nil {
 		return nil
 	}
-	if err := s.push(s.resolve(l.Path)); err != nil {
-		return fmt.Errorf("%s line %d: %w", from, line.Line, err)
+	line := s.load
+	s.load = nil
+	if err := s.push(s.resolve(line.Event.(vnc.LoadFile).Path)); err != nil {
+		if line.Line == 0 {
+			return err // it is from no file
+		}
+		return fmt.Errorf("%s line %d: %w", s.from, line.Line, err)
 	}
 	return nil
 }
@@ -123,9 +165,29 @@ func (s *script) resolve(path string) string {
 	return filepath.Join(s.dir, path)
 }
 
+// between tells whether the event that was returned last had been put in between.
+func (s *script) between() bool { return s.own > 0 && len(s.open) > s.own }
+
+// putBack makes what insert puts in come next, and after that lines, which
+// hold the event that was returned last or nothing.
+func (s *script) putBack(lines ...vnc.KBLine) {
+	s.load = nil
+	s.open = append(s.open, &scriptFile{lines: lines, path: s.from})
+	s.own = len(s.open)
+}
+
+// insert puts an event in between, after those that were put in before; path
+// names the directory from which paths in it count. putBack comes first,
+// unless between.
+func (s *script) insert(line vnc.KBLine, path string) {
+	s.open = slices.Insert(s.open, s.own, &scriptFile{lines: []vnc.KBLine{line}, path: path})
+}
+
 func (s *script) close() {
 	for _, f := range s.open {
-		_ = f.f.Close()
+		if f.f != nil {
+			_ = f.f.Close()
+		}
 	}
 	s.open = nil
 }
@@ -137,12 +199,17 @@ func survey(ctx context.Context, path string) (total time.Duration, depth int, e
 	if err != nil {
 		return 0, 0, err
 	}
+	return s.survey(ctx, path)
+}
+
+// survey reads s to its end and closes it; path names it in errors.
+func (s *script) survey(ctx context.Context, path string) (total time.Duration, depth int, err error) {
 	defer s.close()
 	for n := 0; ; n++ {
 		if n%1000 == 0 && ctx.Err() != nil {
 			return 0, 0, ctx.Err()
 		}
-		depth = max(depth, len(s.open)-1)
+		depth = max(depth, s.depth()-1)
 		line, err := s.next()
 		if errors.Is(err, io.EOF) {
 			break

@@ -15,11 +15,15 @@ import (
 // typist sends input to a machine and knows what it holds down.
 type typist struct {
 	c       *vnc.Client
-	held    map[uint32]struct{} // keys
-	last    vnc.PointerEvent
 	updates chan struct{}
 	wg      sync.WaitGroup
+
+	mu   sync.Mutex          // guards the fields below, and the order of what is sent
+	held map[uint32]struct{} // keys; nil once they have been released for good
+	last vnc.PointerEvent
 }
+
+var errTypistGone = errs.New(errs.State, "its connection to the screen is being closed")
 
 // newTypist connects with RFB 3.3, and shares the screen with others.
 func newTypist(ctx context.Context, t Target) (*typist, error) {
@@ -50,6 +54,11 @@ func (y *typist) listen() {
 }
 
 func (y *typist) key(e vnc.KeyEvent) error {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	if y.held == nil {
+		return errTypistGone
+	}
 	if e.Down {
 		y.held[e.Keysym] = struct{}{}
 	} else {
@@ -59,6 +68,11 @@ func (y *typist) key(e vnc.KeyEvent) error {
 }
 
 func (y *typist) pointer(e vnc.PointerEvent) error {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	if y.held == nil {
+		return errTypistGone
+	}
 	y.last = e
 	return y.c.Pointer(e)
 }
@@ -82,7 +96,10 @@ func (y *typist) close(ctx context.Context) error {
 	return err
 }
 
+// release lets go of all keys and buttons; nothing is sent after that.
 func (y *typist) release() error {
+	y.mu.Lock()
+	defer y.mu.Unlock()
 	var failed []error
 	for _, k := range slices.Sorted(maps.Keys(y.held)) {
 		failed = append(failed, y.c.Key(vnc.KeyEvent{Keysym: k}))
@@ -91,6 +108,7 @@ func (y *typist) release() error {
 		y.last.Buttons = 0
 		failed = append(failed, y.c.Pointer(y.last))
 	}
+	y.held = nil
 	return errors.Join(failed...)
 }
 
