@@ -1,0 +1,97 @@
+package linux
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"minimega/internal/errs"
+	"minimega/internal/network"
+)
+
+// cables makes the devices of all ports of kind Container: pairs of which one
+// end comes into being in the container's namespace. Moving it there later
+// would cost the kernel several grace periods.
+func (b *building) cables(ctx context.Context) error {
+	var todo []int
+	for i := range b.ports {
+		if b.ports[i].Kind == network.Container {
+			todo = append(todo, i)
+		}
+	}
+	for len(todo) > 0 {
+		again, err := b.tryCables(ctx, todo)
+		if err != nil {
+			return err
+		}
+		todo = again
+	}
+	return nil
+}
+
+// tryCables makes pairs in one batch, and returns those whose names turned out
+// to be taken and that can try others.
+func (b *building) tryCables(ctx context.Context, todo []int) (again []int, err error) {
+	var reqs []*nl.NetlinkRequest
+	names := make([]string, len(todo))
+	for i, at := range todo {
+		p := &b.ports[at]
+		if names[i] = p.Name; p.Name == "" {
+			names[i] = b.d.autoName()
+		}
+		r, err := b.cable(at, names[i])
+		if err != nil {
+			return nil, err
+		}
+		reqs = append(reqs, r)
+	}
+	for i, failed := range b.d.nl.do(ctx, reqs) {
+		p := &b.ports[todo[i]]
+		switch {
+		case failed == nil:
+			index, err1 := b.d.space.index(names[i])
+			p.Name, p.Index, p.Space = names[i], index, nil
+			b.made = append(b.made, index)
+			err = errors.Join(err, err1)
+		case errors.Is(failed, unix.EEXIST) && p.Name == "" && b.d.space.exists(names[i]):
+			again = append(again, todo[i])
+		case err != nil: // one error is enough
+		case errors.Is(failed, unix.EEXIST) && b.d.space.exists(names[i]):
+			err = taken(p.Name)
+		default:
+			err = fmt.Errorf("cannot create tap %s: %w", names[i], missing(failed, "veth"))
+		}
+	}
+	return again, err
+}
+
+// cable is the request for the pair of a port. An end with an MTU unlike the
+// segment's would lose frames.
+func (b *building) cable(at int, tap string) (*nl.NetlinkRequest, error) {
+	p, mtu := &b.ports[at], 0
+	if s := b.segments[at]; s != nil {
+		mtu = s.mtu
+	}
+	r := link(unix.RTM_NEWLINK, create, 0, 0, 0)
+	info, data := kind("veth")
+	peer := data.AddRtAttr(nl.VETH_INFO_PEER, nl.NewIfInfomsg(unix.AF_UNSPEC).Serialize())
+	peer.AddRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(p.Inside))
+	peer.AddRtAttr(unix.IFLA_NET_NS_FD, nl.Uint32Attr(uint32(p.Space.Fd())))
+	if p.MAC != "" {
+		mac, err := net.ParseMAC(p.MAC)
+		if err != nil || len(mac) != 6 {
+			return nil, errs.New(errs.Invalid, "not the address of an Ethernet interface: %q", p.MAC)
+		}
+		peer.AddRtAttr(unix.IFLA_ADDRESS, mac)
+	}
+	if mtu != 0 {
+		peer.AddRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(mtu)))
+	}
+	r.AddData(name(tap))
+	r.AddData(info)
+	return r, nil
+}
