@@ -11,6 +11,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"minimega/internal/errs"
 	"minimega/internal/vm"
 	"minimega/internal/vm/android/androidtest"
 	"minimega/internal/vm/kvm"
@@ -47,6 +48,9 @@ func newWorld(t *testing.T, behaviour string, o Options) *world {
 	w := &world{SDK: androidtest.New(t), config: vm.NewConfig()}
 	o.Home = w.Home
 	o.QEMU = func(ctx context.Context, id int, dir string, c *vm.Config) ([]string, error) {
+		if c.QemuPath == "bad" {
+			return nil, errs.New(errs.NotFound, "no arguments for bad")
+		}
 		_, after, err := k.Arguments(ctx, id, dir, c)
 		return after, err
 	}

@@ -35,12 +35,11 @@ var behaviours = []string{
 }
 
 func main() {
-	if err := run(os.Args[1:]); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
+	fmt.Fprintln(os.Stderr, run(os.Args[1:]))
+	os.Exit(1)
 }
 
+// run returns only when something is wrong.
 func run(args []string) error {
 	o, err := parse(args)
 	if err != nil {
@@ -187,7 +186,7 @@ func lock(dir string, shared bool) error {
 	}
 	if unix.Flock(fd, how|unix.LOCK_NB) != nil {
 		return errors.New("ERROR        | Running multiple emulators with the same AVD is an experimental feature.\n" +
-			"Please use -read-only flag to enable this feature.")
+			"Please use -read-only flag to enable this feature")
 	}
 	return nil
 }

@@ -1,0 +1,398 @@
+package android
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"minimega/internal/errs"
+	"minimega/internal/vm"
+)
+
+// left lists what is in an instance directory.
+func left(t *testing.T, s *vm.Spec) string {
+	t.Helper()
+	entries, err := os.ReadDir(s.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return strings.Join(names, " ")
+}
+
+// running counts processes that mention the instance directory.
+func running(t *testing.T, s *vm.Spec) int {
+	t.Helper()
+	paths, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, p := range paths {
+		if b, err := os.ReadFile(p); err == nil && strings.Contains(string(b), s.Dir+"/") {
+			n++
+		}
+	}
+	return n
+}
+
+func script(text string) func(*testing.T, *vm.Spec) {
+	return func(t *testing.T, s *vm.Spec) {
+		s.Config.EmulatorPath = filepath.Join(t.TempDir(), "emulator")
+		write(t, s.Config.EmulatorPath, "#!/bin/sh\n"+text+"\n", 0o700)
+	}
+}
+
+// TestFailedLaunch fails each step in turn, and expects a clean machine.
+func TestFailedLaunch(t *testing.T) {
+	short := Options{StartTimeout: 400 * time.Millisecond}
+	for name, c := range map[string]struct {
+		behaviour string
+		opts      Options
+		set       func(*testing.T, *vm.Spec)
+		want      string
+		kind      errs.Kind
+	}{
+		"ports": {"", Options{}, allTaken, "reserve ports: every pair of Android ports from 5680 to 5681 is taken", errs.Resource},
+		"no emulator": {"", Options{}, func(_ *testing.T, s *vm.Spec) { s.Config.EmulatorPath = "no-such-emulator" },
+			"start emulator: Android emulator not found: ", errs.NotFound},
+		"QEMU arguments": {"", Options{}, func(_ *testing.T, s *vm.Spec) { s.Config.QemuPath = "bad" }, "start emulator: no arguments for bad", errs.NotFound},
+		"not a program": {"", Options{}, func(t *testing.T, s *vm.Spec) {
+			script("")(t, s)
+			write(t, s.Config.EmulatorPath, "\x7fELF", 0o700)
+		}, "start emulator: start /", errs.Internal},
+		"bad option": {"", Options{}, func(_ *testing.T, s *vm.Spec) { s.Config.ExtraArgs = []string{"-bogus"} },
+			"start emulator: the emulator ended: exit status 1: unknown option: -bogus; please use -help", errs.State},
+		"other AVD": {"", Options{}, func(_ *testing.T, s *vm.Spec) { s.Config.AVDName = "watch" },
+			"start emulator: the emulator ended: exit status 1: PANIC: Unknown AVD name [watch]", errs.State},
+		"ends": {"exit", Options{}, nil,
+			"start emulator: the emulator ended: exit status 1: ERROR        | Your device does not have enough disk space", errs.State},
+		"ends without a word": {"", Options{}, script("exit 3"), "start emulator: the emulator ended: exit status 3, without a word", errs.State},
+		"ends late":           {"exit-late", Options{}, nil, "start emulator: the emulator ended: exit status 1: FATAL", errs.State},
+		"silent": {"", short, script("echo warming up; kill -STOP $$"),
+			"connect to QMP: the emulator's control socket does not answer: context deadline exceeded; it says: warming up", errs.Unreachable},
+		"no control socket": {"no-qmp", short, nil, "connect to QMP: the emulator's control socket does not answer: context deadline exceeded", errs.Unreachable},
+		"no console":        {"no-console", short, nil, "connect to console: the emulator's console does not answer: context deadline exceeded", errs.Unreachable},
+		"mute console":      {"mute", short, nil, "connect to console: the emulator's console does not answer: context deadline exceeded", errs.Unreachable},
+		"endless console":   {"garbage", Options{}, nil, "connect to console: console command avd name: greeting: unexpected EOF", errs.Unreachable},
+		"another device":    {"other-name", Options{}, nil, `connect to console: the console on port 55`, errs.State},
+		"another token": {"other-token", Options{}, nil,
+			"connect to console: authentication: the emulator says: authentication token does not match", errs.Permission},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, c.behaviour, c.opts)
+			s := w.spec(t)
+			write(t, filepath.Join(s.Dir, "config"), "not ours", 0o600)
+			if c.set != nil {
+				c.set(t, s)
+			}
+			_, err := w.Launch(within(t, 20*time.Second), s)
+			if err == nil || !strings.HasPrefix(err.Error(), "VM "+s.Name+": "+c.want) || !errors.Is(err, c.kind) {
+				t.Errorf("got %v (%s)\nwant %s (%s)", err, errs.KindOf(err), c.want, c.kind)
+			}
+			if l := left(t, s); l != "config" {
+				t.Errorf("left behind: %s", l)
+			}
+			if n := running(t, s); n != 0 {
+				t.Errorf("%d processes left", n)
+			}
+		})
+	}
+}
+
+// allTaken claims the last pair of ports, the only one that is allowed.
+func allTaken(t *testing.T, s *vm.Spec) {
+	s.Config.ConsoleBasePort = lastPort
+	c, err := claimPort(lastPort)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.lock.Close() })
+}
+
+// TestCommandLine reads what the emulator was really started with.
+func TestCommandLine(t *testing.T) {
+	w := newWorld(t, "", Options{})
+	w.config.ConsoleBasePort, w.config.QemuAppend = 5600, []string{"-no-reboot"}
+	s, m := w.launch(t)
+	console, adb := m.Ports()
+	if console < 5600 || console%2 != 0 || adb != console+1 {
+		t.Errorf("ports %d and %d", console, adb)
+	}
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", m.Pid()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	args := strings.Split(strings.TrimSuffix(string(b), "\x00"), "\x00")
+	want := []string{w.Emulator(), "-avd", "phone", "-port", itoa(console), "-stdouterr-file", filepath.Join(s.Dir, "android-emulator.log"),
+		"-no-window", "-read-only", "-qemu", "-name", "7"}
+	if len(args) < len(want) || !slices.Equal(args[:len(want)], want) {
+		t.Errorf("command line %q\nwant %q", args, want)
+	}
+	for _, a := range []string{"-m", "64", "-S", "-no-reboot", "unix:" + s.Dir + "/qmp,server=on", s.Dir + "/qemu.pid"} {
+		if !slices.Contains(args, a) {
+			t.Errorf("%s is missing in %q", a, args)
+		}
+	}
+	for _, a := range []string{"-vnc", "-vga"} {
+		if slices.Contains(args, a) {
+			t.Errorf("%s is not wanted in %q", a, args)
+		}
+	}
+	if b, err := os.ReadFile(filepath.Join(s.Dir, logName)); err != nil || !strings.Contains(string(b), "Android emulator version") {
+		t.Errorf("log %q, %v", b, err)
+	}
+}
+
+// TestPaused: an emulator that runs at once is stopped before anybody sees it.
+func TestPaused(t *testing.T) {
+	w := newWorld(t, "runs", Options{})
+	_, m := w.launch(t)
+	if r, err := m.Running(within(t, 10*time.Second)); err != nil || r {
+		t.Errorf("running %v, %v", r, err)
+	}
+}
+
+// TestToken: the console without a token, and with one that is not ours to read.
+func TestToken(t *testing.T) {
+	w := newWorld(t, "no-token", Options{})
+	_, m := w.launch(t)
+	if err := m.Start(within(t, 10*time.Second)); err != nil {
+		t.Error(err)
+	}
+	w = newWorld(t, "", Options{})
+	_, m = w.launch(t)
+	for text, want := range map[string]string{"": "holds no token", "a b": "holds no token", "wrong": "does not match"} {
+		write(t, filepath.Join(w.Home, tokenName), text, 0o600)
+		if err := m.Start(within(t, 10*time.Second)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("token %q: %v, want %s", text, err, want)
+		}
+	}
+	if err := os.Remove(filepath.Join(w.Home, tokenName)); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Start(within(t, 10*time.Second)); err == nil || !strings.Contains(err.Error(), "start minimega with the HOME") {
+		t.Errorf("no token: %v", err)
+	}
+	// Without the console, the process is ended all the same.
+	if err := m.Kill(within(t, 10*time.Second)); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestRefused(t *testing.T) {
+	w := newWorld(t, "refuses", Options{})
+	_, m := w.launch(t)
+	if err := m.Start(within(t, 10*time.Second)); !errors.Is(err, errs.State) || !strings.Contains(err.Error(), "the emulator says: out of battery") {
+		t.Errorf("got %v (%s)", err, errs.KindOf(err))
+	}
+	if err := m.Stop(within(t, 10*time.Second)); err != nil { // stopped already
+		t.Error(err)
+	}
+}
+
+// TestKillByForce has emulators that do not end, or cannot answer.
+func TestKillByForce(t *testing.T) {
+	for _, behaviour := range []string{"stubborn", ""} {
+		w := newWorld(t, behaviour, Options{})
+		_, m := w.launch(t)
+		if behaviour == "" {
+			freeze(t, m.Pid())
+		}
+		start := time.Now()
+		if err := m.Kill(within(t, 200*time.Millisecond)); err != nil {
+			t.Fatal(err)
+		}
+		if d := time.Since(start); d < 150*time.Millisecond || d > 10*time.Second {
+			t.Errorf("%q: took %v", behaviour, d)
+		}
+		<-m.Done()
+		if err := m.Err(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// freeze stops a process and waits until it has stopped.
+func freeze(t *testing.T, pid int) {
+	t.Helper()
+	if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	for ctx := within(t, 10*time.Second); ctx.Err() == nil; {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, rest, _ := strings.Cut(string(b), ") "); strings.HasPrefix(rest, "T") {
+			return
+		}
+	}
+	t.Fatal("it does not stop")
+}
+
+// TestLastWords: an emulator that dies says why.
+func TestLastWords(t *testing.T) {
+	w := newWorld(t, "", Options{})
+	s, m := w.launch(t)
+	write(t, filepath.Join(s.Dir, logName), "INFO         | booting\nERROR        | \x1b[31mGPU is on fire\n", 0o600)
+	if err := unix.Kill(m.Pid(), unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	<-m.Done()
+	want := "the emulator ended: killed by signal 9 (killed): ERROR        |  [31mGPU is on fire"
+	if err := m.Err(); err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+}
+
+// TestADB shakes hands with the port that adb would use.
+func TestADB(t *testing.T) {
+	w := newWorld(t, "", Options{})
+	_, m := w.launch(t)
+	if err := m.Start(within(t, 10*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	_, port := m.Ports()
+	conn, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", itoa(port)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	const connect = 0x4e584e43
+	if err := binary.Write(conn, binary.LittleEndian, [6]uint32{connect, 0x01000000, 4096, 0, 0, connect ^ 0xffffffff}); err != nil {
+		t.Fatal(err)
+	}
+	var head [6]uint32
+	if err := binary.Read(conn, binary.LittleEndian, &head); err != nil || head[0] != connect || head[3] > 4096 {
+		t.Fatalf("%x, %v", head, err)
+	}
+	banner := make([]byte, head[3])
+	if _, err := io.ReadFull(conn, banner); err != nil || !strings.HasPrefix(string(banner), "device::") {
+		t.Errorf("%q, %v", banner, err)
+	}
+}
+
+// TestMany launches several at once: none takes the ports of another.
+func TestMany(t *testing.T) {
+	const n = 6
+	w := newWorld(t, "", Options{})
+	type result struct {
+		m   vm.Machine
+		err error
+	}
+	results := make(chan result)
+	for range n {
+		s := w.spec(t)
+		go func() {
+			m, err := w.Launch(within(t, time.Minute), s)
+			results <- result{m, err}
+		}()
+	}
+	ports := map[int]bool{}
+	for range n {
+		r := <-results
+		if r.err != nil {
+			t.Error(r.err)
+			continue
+		}
+		console, _ := r.m.(*Machine).Ports()
+		ports[console] = true
+		defer func() {
+			if err := errors.Join(r.m.Kill(within(t, 20*time.Second)), r.m.Close()); err != nil {
+				t.Error(err)
+			}
+		}()
+	}
+	if len(ports) != n {
+		t.Errorf("%d machines on ports %v", n, ports)
+	}
+}
+
+// TestAdopt lets go of a machine and takes it over, as the next daemon would.
+func TestAdopt(t *testing.T) {
+	ctx := within(t, time.Minute)
+	w := newWorld(t, "", Options{})
+	s := w.spec(t)
+	made, err := w.Launch(ctx, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid := made.Pid()
+	defer func() { // it stays our child
+		_ = unix.Kill(pid, unix.SIGKILL)
+		_, _ = unix.Wait4(pid, nil, 0, nil)
+	}()
+	if err := errors.Join(made.Start(ctx), made.Close()); err != nil {
+		t.Fatal(err)
+	}
+	port, _ := made.(*Machine).Ports()
+	// Until it is adopted, its ports are nobody else's.
+	if c, err := claimPorts(uint64(port)); err != nil || c.port == port {
+		t.Errorf("claimed %+v, %v", c, err)
+	} else {
+		_ = c.lock.Close()
+	}
+	for _, other := range []int{os.Getpid(), sleeper(t, "-stdouterr-file", filepath.Join(s.Dir, logName), "-port", "80")} {
+		if _, err := w.Adopt(ctx, s, other); !errors.Is(err, errs.NotFound) || !strings.Contains(err.Error(), "find emulator: process") {
+			t.Errorf("adopted another process: %v", err)
+		}
+	}
+	again, err := w.Adopt(ctx, s, pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := again.(*Machine)
+	if r, err := m.Running(ctx); err != nil || !r {
+		t.Errorf("adopted: running %v, %v", r, err)
+	}
+	if got, _ := m.Ports(); got != port {
+		t.Errorf("adopted on port %d, was %d", got, port)
+	}
+	if err := m.Kill(ctx); err != nil {
+		t.Fatal(err)
+	}
+	<-m.Done()
+	if err := errors.Join(m.Err(), m.Close()); err != nil {
+		t.Error(err)
+	}
+	if _, err := w.Adopt(ctx, s, pid); !errors.Is(err, errs.NotFound) {
+		t.Errorf("adopted the dead: %v", err)
+	}
+}
+
+// sleeper starts a process with words on its command line.
+func sleeper(t *testing.T, words ...string) (pid int) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	cmd := exec.CommandContext(ctx, "sh", append([]string{"-c", "read x", "sh"}, words...)...)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cancel()
+		_ = in.Close()
+		_ = cmd.Wait() // killed
+	})
+	return cmd.Process.Pid
+}
