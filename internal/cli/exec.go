@@ -21,6 +21,9 @@ func RunExec(ctx context.Context, cfg Config, std Stdio) int {
 		fmt.Fprintln(std.Err, "-e needs a command, such as `minimega -e vm info`")
 		return exitUsage
 	}
+	if cfg.JSON {
+		line = ".json true " + line
+	}
 	c := dial(ctx, cfg, std)
 	if c == nil {
 		return exitFailed
@@ -31,7 +34,7 @@ func RunExec(ctx context.Context, cfg Config, std Stdio) int {
 	}
 	failed, err := execute(ctx, c, line, std)
 	switch {
-	case errors.Is(err, miniclient.ErrNoAnswer) && endsMinimega(line):
+	case errors.Is(err, miniclient.ErrNoAnswer) && endsMinimega(strings.TrimPrefix(line, ".json true ")):
 		return exitOK
 	case err != nil:
 		fmt.Fprintln(std.Err, err)

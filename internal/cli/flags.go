@@ -39,6 +39,7 @@ type Config struct {
 
 	Namespace string // prefix for Exec and Attach
 	Strict    bool   // Exec fails when the command does
+	JSON      bool   // Exec prints JSON
 
 	Level   string // debug, info, warn, error or fatal
 	Verbose bool
@@ -139,6 +140,7 @@ func clientFlags(s *flag.FlagSet, c *Config) {
 	s.BoolVar(&c.Attach, "attach", false, "be a prompt of the running daemon")
 	s.StringVar(&c.Pipe, "pipe", "", "connect stdin and stdout with the named `pipe`")
 	s.StringVar(&c.Namespace, "namespace", "", "`namespace` for the commands of -e and -attach")
+	s.BoolVar(&c.JSON, "json", false, "with -e: print the answer as JSON, errors included")
 	s.BoolVar(&c.Strict, "strict", false, "with -e: exit with status 1 when the command failed")
 }
 
