@@ -34,7 +34,9 @@ func Against(what string, ours []time.Duration, peer string, theirs []time.Durat
 }
 
 // Alone prints a figure that has no peer.
-func Alone(what, value, target string) { fmt.Printf("%-46s %12s   (target: %s)\n", what, value, target) }
+func Alone(what, value, target string) {
+	fmt.Printf("%-46s %12s   (target: %s)\n", what, value, target)
+}
 
 func round(d time.Duration) time.Duration {
 	switch {
