@@ -24,8 +24,8 @@ type (
 		// HotplugAdd plugs an image in. version is the USB version ("" means
 		// 1.1), serial the serial number that the guest sees ("" for none).
 		HotplugAdd(ctx context.Context, image, version, serial string) error
-		// HotplugRemove pulls a disk out by its number, or with all set, every one.
-		HotplugRemove(ctx context.Context, id int, all bool) error
+		// HotplugRemove pulls a disk out by its number.
+		HotplugRemove(ctx context.Context, id int) error
 		// Hotplugged lists what is plugged in, by number.
 		Hotplugged() []HotplugDisk
 	}
@@ -38,10 +38,9 @@ type (
 	}
 	// NetAdder takes network interfaces in while it runs.
 	NetAdder interface {
-		// AddNet plugs in an interface whose Tap and MAC are set.
+		// AddNet plugs in an interface whose Tap and MAC are set, or changes
+		// nothing.
 		AddNet(ctx context.Context, n NetConfig) error
-		// RemoveNet takes back AddNet.
-		RemoveNet(ctx context.Context, n NetConfig) error
 	}
 	// Threader knows which of its threads run the guest's processors.
 	Threader interface {
@@ -88,4 +87,9 @@ type HotplugDisk struct {
 // NotSupported is what a machine of a type answers that lacks an ability.
 func NotSupported(t Type, what string) error {
 	return errs.New(errs.Unsupported, "not supported by %s: %s", t, what)
+}
+
+// NoBonds is the answer to all who ask for a bond.
+func NoBonds() error {
+	return errs.New(errs.Unsupported, "interfaces of VMs cannot be bonded: bonds need Open vSwitch, and the network here is made of Linux bridges")
 }

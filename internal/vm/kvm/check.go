@@ -20,7 +20,7 @@ func (e *Engine) Check(ctx context.Context, c *vm.Config) error {
 	if _, err := findQEMU(c.QemuPath); err != nil {
 		return err
 	}
-	for _, check := range []func(*vm.Config) error{checkSize, checkFiles, checkDisks, checkPorts} {
+	for _, check := range []func(*vm.Config) error{checkSize, checkFiles, checkTPM, checkDisks, checkPorts, checkBonds} {
 		if err := check(c); err != nil {
 			return err
 		}
@@ -78,6 +78,31 @@ func checkFile(what, path string) error {
 		return errs.New(errs.Invalid, "%s %s is a directory", what, path)
 	}
 	return nil
+}
+
+// checkTPM refuses what no software TPM can answer at. Trying would end a
+// swtpm that was told to serve one client.
+func checkTPM(c *vm.Config) error {
+	if c.TpmSocketPath == "" {
+		return nil
+	}
+	st, err := os.Stat(c.TpmSocketPath)
+	if err != nil {
+		return err
+	}
+	if st.Mode()&fs.ModeSocket == 0 {
+		return errs.WithRemedy(errs.New(errs.Invalid, "TPM socket %s is no socket", c.TpmSocketPath),
+			"start swtpm: swtpm socket --tpm2 --tpmstate dir=DIR --ctrl type=unixio,path=SOCKET")
+	}
+	return nil
+}
+
+// checkBonds refuses what would be left out.
+func checkBonds(c *vm.Config) error {
+	if len(c.Bonds) == 0 {
+		return nil
+	}
+	return errs.WithRemedy(vm.NoBonds(), "`clear vm config bonds`")
 }
 
 func shellActive(r rune) bool {

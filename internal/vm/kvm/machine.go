@@ -42,6 +42,7 @@ type Machine struct {
 	shutdown bool // the guest or QEMU's owner asked for the end
 	err      error
 	save     *save // the last one, nil for none
+	plugged  map[int]vm.HotplugDisk
 }
 
 var (
@@ -53,6 +54,10 @@ var (
 	_ vm.Screenshotter = (*Machine)(nil)
 	_ vm.Displayer     = (*Machine)(nil)
 	_ vm.Saver         = (*Machine)(nil)
+	_ vm.Hotplugger    = (*Machine)(nil)
+	_ vm.CDChanger     = (*Machine)(nil)
+	_ vm.NetAdder      = (*Machine)(nil)
+	_ vm.Threader      = (*Machine)(nil)
 )
 
 // How long a QEMU may take to end by itself, and by force.

@@ -1,0 +1,63 @@
+package kvm
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"minimega/internal/errs"
+)
+
+// TestHotplug plugs disks in and out, with a daemon that changes in between.
+func TestHotplug(t *testing.T) {
+	e := newEngine(t, tcg)
+	ctx := within(t, time.Minute)
+	s := spec(t, 1, small())
+	made, err := e.Launch(ctx, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := made.(*Machine)
+	one, two := newImage(t, `a"b\c,d e`, "raw", "1M"), newImage(t, "two", "qcow2", "1M")
+	for version, image := range map[string]string{"1.1": one, "3.0": two} {
+		if err := m.HotplugAdd(ctx, image, version, "serial,=\" 1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := m.HotplugAdd(ctx, one, "2.0", ""); !errors.Is(err, errs.State) {
+		t.Errorf("the same image twice: %v", err)
+	}
+	if err := m.Close(); err != nil {
+		t.Fatal(err)
+	}
+	next := *s
+	next.Config = small()
+	again, err := e.Adopt(ctx, &next, m.Pid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reap(m.Pid())
+	m = again.(*Machine)
+	defer m.Close()
+	defer m.Kill(ctx)
+	if got := m.Hotplugged(); len(got) != 2 || got[0].ID != 0 || got[1].ID != 1 {
+		t.Fatalf("adopted with %+v", got)
+	}
+	for n := range 2 {
+		if err := m.HotplugRemove(ctx, n); err != nil {
+			t.Error(err)
+		}
+	}
+	all, err := m.blockDevices(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{one, two} {
+		if _, ok := deviceOf(all, path); ok {
+			t.Errorf("%s is still open", path)
+		}
+	}
+	if got := m.Hotplugged(); len(got) != 0 {
+		t.Errorf("left %+v", got)
+	}
+}
