@@ -56,10 +56,17 @@ func checkPrograms(c *vm.Config) error {
 	if c.ADBPath == "" {
 		return nil
 	}
-	if _, err := exec.LookPath(c.ADBPath); err != nil {
-		return errs.WithRemedy(errs.New(errs.NotFound, "adb cannot be run: %w", err), "set `vm config android-adb` to the path of the program")
+	_, err := findADB(c)
+	return err
+}
+
+// findADB returns the path of the adb that is configured.
+func findADB(c *vm.Config) (string, error) {
+	path, err := exec.LookPath(c.ADBPath)
+	if err != nil {
+		return "", errs.WithRemedy(errs.New(errs.NotFound, "adb cannot be run: %w", err), "set `vm config android-adb` to the path of the program")
 	}
-	return nil
+	return filepath.Abs(path)
 }
 
 // findEmulator returns the path of the emulator: the one configured, that of

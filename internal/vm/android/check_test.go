@@ -90,7 +90,9 @@ func TestEnvironment(t *testing.T) {
 		}
 		t.Setenv(name, "")
 	}
-	c.SDKPath, c.ADBPath, c.AVDDir = "/sdk", "/tools/adb", "/avds"
+	tools := t.TempDir()
+	write(t, filepath.Join(tools, "adb"), "", 0o755)
+	c.SDKPath, c.ADBPath, c.AVDDir = "/sdk", filepath.Join(tools, "adb"), "/avds"
 	t.Setenv("HOME", "/elsewhere")
 	env, err := New(Options{Home: "/h"}).environment(c)
 	if err != nil {
@@ -105,7 +107,7 @@ func TestEnvironment(t *testing.T) {
 		got[k] = v
 	}
 	for k, want := range map[string]string{"HOME": "/h", "ANDROID_HOME": "/sdk", "ANDROID_SDK_ROOT": "/sdk", "ANDROID_AVD_HOME": "/avds",
-		"PATH": "/tools:" + filepath.Dir(w.Emulator())} {
+		"PATH": tools + ":" + filepath.Dir(w.Emulator())} {
 		if got[k] != want {
 			t.Errorf("%s=%s, want %s", k, got[k], want)
 		}

@@ -115,7 +115,14 @@ func (e *Engine) environment(c *vm.Config) ([]string, error) {
 		set["ANDROID_SDK_ROOT"], set["ANDROID_HOME"] = c.SDKPath, c.SDKPath
 	}
 	if c.ADBPath != "" { // where the emulator looks for it
-		set["PATH"] = filepath.Dir(c.ADBPath) + string(os.PathListSeparator) + os.Getenv("PATH")
+		adb, err := findADB(c)
+		if err != nil {
+			return nil, err
+		}
+		set["PATH"] = filepath.Dir(adb)
+		if path := os.Getenv("PATH"); path != "" {
+			set["PATH"] += string(os.PathListSeparator) + path
+		}
 	}
 	var env []string
 	for _, kv := range os.Environ() {
