@@ -70,7 +70,7 @@ func run() error {
 		nics, nicEnds = append(nics, l), append(nicEnds, e)
 	}
 	figure.Against(fmt.Sprintf("launch: %d diskless VMs, paused", count), ours, "bare loop", theirs, "≤ 1.3")
-	figure.Against(fmt.Sprintf("launch: the same, a tap each"), nics, "bare loop without", theirs, "none")
+	figure.Against("launch: the same, a tap each", nics, "bare loop without", theirs, "none")
 	figure.Alone(fmt.Sprintf("kill and flush of the %d", count), figure.Median(ends).Round(time.Millisecond).String(), "< 2 s")
 	figure.Alone(fmt.Sprintf("kill and flush of the %d with taps", count), figure.Median(nicEnds).Round(time.Millisecond).String(), "< 2 s")
 	return nil
