@@ -13,13 +13,15 @@ import (
 
 	"minimega/internal/capture/pcap"
 	"minimega/internal/errs"
+	"minimega/internal/journal"
 	"minimega/internal/undo"
 	"minimega/internal/version"
 )
 
 // Manager owns the captures of a daemon.
 type Manager struct {
-	log *slog.Logger
+	log     *slog.Logger
+	journal *journal.Journal // for a later process; nil keeps nothing
 
 	mu       sync.Mutex // guards the fields below
 	captures []*running // in the order of their start
@@ -36,7 +38,11 @@ func New(log *slog.Logger) *Manager { return &Manager{log: log} }
 // stopped or the interface disappears. On an error nothing has changed: no
 // file was made, and one that existed is as it was.
 func (m *Manager) StartLink(ctx context.Context, spec Spec, ifname string) error {
-	return m.start(ctx, spec, func(c *running) error {
+	return m.startLink(ctx, spec, ifname, nil)
+}
+
+func (m *Manager) startLink(ctx context.Context, spec Spec, ifname string, old *resumption) error {
+	return m.start(ctx, spec, old, func(c *running) error {
 		index, err := linkIndex(ifname)
 		if err != nil {
 			return errs.New(errs.NotFound, "cannot capture: %w", err)
@@ -57,7 +63,11 @@ func (m *Manager) StartLink(ctx context.Context, spec Spec, ifname string) error
 // 802.1Q tag; in pcapng each link is an interface. The filter looks at frames
 // as they are on the link, and its first `vlan` at the link's VLAN.
 func (m *Manager) StartLinks(ctx context.Context, spec Spec, links LinkSource) error {
-	return m.start(ctx, spec, func(c *running) error {
+	return m.startLinks(ctx, spec, links, nil)
+}
+
+func (m *Manager) startLinks(ctx context.Context, spec Spec, links LinkSource, old *resumption) error {
+	return m.start(ctx, spec, old, func(c *running) error {
 		if err := c.ring.filter(acceptUpTo(0)); err != nil {
 			return err
 		}
@@ -65,8 +75,9 @@ func (m *Manager) StartLinks(ctx context.Context, spec Spec, links LinkSource) e
 	}, links)
 }
 
-// start does the steps that all captures have in common; attach connects the ring.
-func (m *Manager) start(ctx context.Context, spec Spec, attach func(*running) error, links LinkSource) error {
+// start does the steps that all captures have in common; attach connects the
+// ring. One that goes on where an earlier process left it has old.
+func (m *Manager) start(ctx context.Context, spec Spec, old *resumption, attach func(*running) error, links LinkSource) error {
 	if err := spec.check(); err != nil {
 		return err
 	}
@@ -100,7 +111,7 @@ func (m *Manager) start(ctx context.Context, spec Spec, attach func(*running) er
 			return socketError(err)
 		}, Undo: func() error { return c.ring.close() }},
 		undo.Step{Name: "attach to interface", Do: func(context.Context) error { return socketError(attach(c)) }},
-		undo.Step{Name: "begin capture file", Do: func(context.Context) error { return m.begin(c, f, enc) }},
+		undo.Step{Name: "begin capture file", Do: func(context.Context) error { return m.begin(c, f, enc, old) }},
 	)
 }
 
@@ -108,16 +119,19 @@ func (m *Manager) start(ctx context.Context, spec Spec, attach func(*running) er
 func (m *Manager) running() int { m.mu.Lock(); defer m.mu.Unlock(); return len(m.captures) }
 
 // begin writes the head of the file and starts the capture.
-func (m *Manager) begin(c *running, f *os.File, enc pcap.Encoder) error {
+func (m *Manager) begin(c *running, f *os.File, enc pcap.Encoder, old *resumption) error {
 	head := enc.Header(nil, c.spec.Snaplen)
 	if c.set == nil {
 		head = enc.AddInterface(head, pcap.Interface{Name: c.iface, Filter: c.spec.Filter, Snaplen: c.spec.Snaplen})
 	}
-	if err := begin(f, head); err != nil {
+	if err := m.beginFile(c, f, enc, head, old); err != nil {
 		return err
 	}
-	c.started = time.Now()
 	c.sink = newSink(f, enc, c.wake)
+	if old != nil {
+		c.sink.packets.Store(old.packets)
+		c.sink.bytes.Store(old.bytes)
+	}
 	m.mu.Lock()
 	m.captures = append(m.captures, c)
 	m.mu.Unlock()
@@ -125,6 +139,20 @@ func (m *Manager) begin(c *running, f *os.File, enc pcap.Encoder) error {
 	m.watchers.Go(func() { m.reap(c) })
 	m.release(c.file)
 	return nil
+}
+
+// beginFile makes the file ready and notes the capture in the journal.
+func (m *Manager) beginFile(c *running, f *os.File, enc pcap.Encoder, head []byte, old *resumption) (err error) {
+	if old != nil {
+		c.started, c.entry = old.started, old.entry
+		return old.resume(f, enc, head, c.spec.Snaplen)
+	}
+	if err := begin(f, head); err != nil {
+		return err
+	}
+	c.started = time.Now()
+	c.entry, err = m.journal.Add(saved{c.spec, c.iface, c.started})
+	return err
 }
 
 // discard closes a file that is not to be captured to, and removes it if it is ours.

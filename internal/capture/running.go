@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"minimega/internal/capture/pcap"
+	"minimega/internal/journal"
 )
 
 // lingers is how often records that wait for a busy writer are offered again;
@@ -23,6 +24,7 @@ type running struct {
 	spec    Spec
 	started time.Time
 	file    os.FileInfo // to know the file by
+	entry   *journal.Entry
 	log     *slog.Logger
 
 	ring *ring
@@ -65,6 +67,9 @@ func (c *running) run() {
 	} else if gone {
 		c.log.Info("capture ended: its interface disappeared", "path", c.spec.Path)
 		err = nil
+	}
+	if err := c.entry.Remove(); err != nil {
+		c.log.Warn("a capture that ended will be taken up by the next minimega", "path", c.spec.Path, "error", err)
 	}
 	if c.err = errors.Join(err, closeErr); c.err != nil {
 		c.log.Error("capture ended", "path", c.spec.Path, "error", c.err)

@@ -58,7 +58,8 @@ func (d *Daemon) adopt(ctx context.Context, deps *command.Deps) error {
 	if vms.Running+vms.Ended > 0 {
 		d.log.Info("took over the VMs of an earlier minimega", "running", vms.Running, "ended", vms.Ended)
 	}
-	return deps.Adopted(ctx)
+	deps.Adopted(ctx)
+	return nil
 }
 
 // discard ends and removes everything, and says what.
@@ -73,6 +74,9 @@ func (d *Daemon) discard(ctx context.Context, deps *command.Deps) error {
 	}
 	for _, l := range links {
 		removed = append(removed, "interface "+l)
+	}
+	if err := deps.Forgotten(); err != nil {
+		return fmt.Errorf("-force: %w", err)
 	}
 	for _, r := range removed {
 		d.log.Warn("-force: removed what an earlier minimega left", "removed", r)

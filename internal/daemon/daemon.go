@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"runtime"
 	"sync"
 	"time"
@@ -116,9 +117,9 @@ func (d *Daemon) owners(hostname string) (*command.Deps, error) {
 	engine := kvm.New(kvm.Options{VNCListen: d.cfg.VNCListen, AbsSnapshot: d.cfg.AbsSnapshot, CacheDir: cacheDir(d.cfg.Base)}, d.log)
 	d.parts.Push("kvm engine", engine.Close)
 	d.kvm = engine
-	captures := capture.New(d.log)
+	captures := capture.Open(filepath.Join(d.cfg.Base, "captures"), d.log)
 	d.parts.Push("captures", bounded(captures.Close))
-	records := record.New(d.log)
+	records := record.Open(filepath.Join(d.cfg.Base, "recordings"), d.log)
 	d.parts.Push("recordings", bounded(records.Close))
 
 	deps := &command.Deps{Host: hostname, Base: d.cfg.Base, Files: d.cfg.Files, Log: d.log, VLANs: vlans, Net: net, Captures: captures,

@@ -194,7 +194,7 @@ func TestWriteErrorEndsRecording(t *testing.T) {
 	if err := m.begin(j, nil); err != nil {
 		t.Fatal(err)
 	}
-	k := newKBRecorder(vm.Proxy, j, out)
+	k := newKBRecorder(vm.Proxy, j, out, time.Now())
 	_ = out.File.Close() // every write fails from now on
 	m.launch(j, k.run)
 	if err := client(t, vm.Proxy).Key(vnc.KeyEvent{Down: true, Keysym: 'a'}); err != nil {

@@ -41,7 +41,7 @@ type fbMessage struct {
 }
 
 // newFBRecorder connects and starts the file.
-func newFBRecorder(ctx context.Context, t Target, j *job, out *output) (*fbRecorder, error) {
+func newFBRecorder(ctx context.Context, t Target, j *job, out *output, old *resumption) (*fbRecorder, error) {
 	c, err := vnc.Dial(ctx, t.Proxy.Dial, vnc.Options{Discard: true, Encodings: []vnc.Encoding{vnc.EncRaw, vnc.EncDesktopSize}})
 	if err != nil {
 		return nil, errs.New(errs.Unreachable, "its screen does not answer: %w", err)
@@ -50,21 +50,28 @@ func newFBRecorder(ctx context.Context, t Target, j *job, out *output) (*fbRecor
 		msgs: make(chan fbMessage), free: make(chan *bytes.Buffer, 2)}
 	r.free <- &bytes.Buffer{}
 	r.free <- &bytes.Buffer{}
-	if err := r.begin(); err != nil {
+	if old != nil { // offsets go on counting from the first start
+		r.start = time.Now().Add(-max(time.Since(old.started), old.offset))
+	}
+	if err := r.begin(old); err != nil {
 		_ = c.Close()
 		return nil, err
 	}
 	return r, nil
 }
 
-func (r *fbRecorder) begin() error {
-	if err := r.out.begin(); err != nil {
+func (r *fbRecorder) begin(old *resumption) error {
+	if err := old.begin(r.out); err != nil {
 		return err
 	}
 	var err error
 	w, h := r.client.Size()
 	r.screen = image.Rect(0, 0, w, h)
-	if r.w, err = vnc.NewFBWriter(r.out, w, h); err != nil {
+	offset := time.Duration(0)
+	if old != nil {
+		offset = time.Since(r.start)
+	}
+	if r.w, err = vnc.NewFBWriterAt(r.out, offset, w, h); err != nil {
 		return err
 	}
 	return r.w.Flush()

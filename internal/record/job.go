@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync/atomic"
 	"time"
+
+	"minimega/internal/journal"
 )
 
 // job is one recording or playback.
@@ -12,6 +14,7 @@ type job struct {
 	vm     int
 	path   string
 	output bool // path is written
+	entry  *journal.Entry
 
 	items  atomic.Int64
 	bytes  atomic.Int64

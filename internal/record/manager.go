@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"minimega/internal/errs"
+	"minimega/internal/journal"
 	"minimega/pkg/vnc"
 )
 
@@ -49,10 +50,11 @@ type Info struct {
 
 // Manager is the owner of all recordings and playbacks. It is safe for all goroutines.
 type Manager struct {
-	log  *slog.Logger
-	ctx  context.Context
-	stop context.CancelFunc
-	wg   sync.WaitGroup // every job, and Type
+	log     *slog.Logger
+	journal *journal.Journal // of recordings, for a later process; nil keeps nothing
+	ctx     context.Context
+	stop    context.CancelFunc
+	wg      sync.WaitGroup // every job, and Type
 
 	mu     sync.Mutex // guards the fields below
 	jobs   map[key]*job
@@ -207,7 +209,10 @@ func (m *Manager) launch(j *job, run func(context.Context) error) {
 	var ctx context.Context
 	m.mu.Lock()
 	ctx, j.cancel = context.WithCancel(m.ctx)
-	j.start, j.started = time.Now(), true
+	j.started = true
+	if j.start.IsZero() { // else an earlier process began it
+		j.start = time.Now()
+	}
 	if j.doomed {
 		j.cancel()
 	}
@@ -216,6 +221,9 @@ func (m *Manager) launch(j *job, run func(context.Context) error) {
 		defer m.wg.Done()
 		defer j.cancel()
 		j.err = run(ctx)
+		if err := j.entry.Remove(); err != nil {
+			m.log.Warn("a recording that ended will be taken up by the next minimega", "file", j.path, "err", err)
+		}
 		close(j.done)
 		m.ended(j)
 	}()

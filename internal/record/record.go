@@ -15,11 +15,19 @@ import (
 // once the recording starts. Errors: errs.State (already running, no screen,
 // file in use) or what is wrong with the file; nothing is left then.
 func (m *Manager) RecordKB(ctx context.Context, t Target, path string) error {
-	return m.record(t, TypeKB, path, func(j *job, out *output) (func(context.Context) error, error) {
-		if err := errors.Join(ctx.Err(), out.begin()); err != nil {
+	return m.recordKB(ctx, t, path, nil)
+}
+
+func (m *Manager) recordKB(ctx context.Context, t Target, path string, old *resumption) error {
+	return m.record(t, TypeKB, path, old, func(j *job, out *output) (func(context.Context) error, error) {
+		start := time.Now()
+		if old != nil {
+			start = old.last
+		}
+		if err := errors.Join(ctx.Err(), old.begin(out)); err != nil {
 			return nil, err
 		}
-		return newKBRecorder(t.Proxy, j, out).run, nil
+		return newKBRecorder(t.Proxy, j, out, start).run, nil
 	})
 }
 
@@ -27,8 +35,12 @@ func (m *Manager) RecordKB(ctx context.Context, t Target, path string) error {
 // second. For ctx, older files and errors see RecordKB; errs.Unreachable if
 // the screen does not answer.
 func (m *Manager) RecordFB(ctx context.Context, t Target, path string) error {
-	return m.record(t, TypeFB, path, func(j *job, out *output) (func(context.Context) error, error) {
-		r, err := newFBRecorder(ctx, t, j, out)
+	return m.recordFB(ctx, t, path, nil)
+}
+
+func (m *Manager) recordFB(ctx context.Context, t Target, path string, old *resumption) error {
+	return m.record(t, TypeFB, path, old, func(j *job, out *output) (func(context.Context) error, error) {
+		r, err := newFBRecorder(ctx, t, j, out, old)
 		if err != nil {
 			return nil, err
 		}
@@ -37,7 +49,8 @@ func (m *Manager) RecordFB(ctx context.Context, t Target, path string) error {
 }
 
 // record starts a recording; prepare does what can fail and returns the rest.
-func (m *Manager) record(t Target, kind, path string, prepare func(*job, *output) (func(context.Context) error, error)) error {
+// One that goes on where an earlier process left it has old.
+func (m *Manager) record(t Target, kind, path string, old *resumption, prepare func(*job, *output) (func(context.Context) error, error)) error {
 	short := kind[len("record "):]
 	if t.Proxy == nil {
 		return noScreen(t, kind)
@@ -52,6 +65,9 @@ func (m *Manager) record(t Target, kind, path string, prepare func(*job, *output
 		return err
 	}
 	run, err := prepare(j, out)
+	if err == nil {
+		err = m.note(j, old)
+	}
 	if err != nil {
 		out.abandon()
 		m.abandon(j)
@@ -78,8 +94,8 @@ type kbRecorder struct {
 	gone    <-chan struct{}
 }
 
-func newKBRecorder(p *vnc.Proxy, j *job, out *output) *kbRecorder {
-	k := &kbRecorder{w: vnc.NewKBWriter(out, time.Now()), job: j, out: out, failed: make(chan error, 1), gone: p.Done()}
+func newKBRecorder(p *vnc.Proxy, j *job, out *output, start time.Time) *kbRecorder {
+	k := &kbRecorder{w: vnc.NewKBWriter(out, start), job: j, out: out, failed: make(chan error, 1), gone: p.Done()}
 	k.cancel = p.Subscribe(func(e vnc.Event) {
 		if err := k.event(e); err != nil {
 			select {

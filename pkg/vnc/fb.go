@@ -28,13 +28,17 @@ type FBWriter struct {
 // NewFBWriter starts a recording of a screen of w x h pixels: the first chunk
 // is an update that sets this size, since the handshake that told it is not
 // part of the file.
-func NewFBWriter(out io.Writer, w, h int) (*FBWriter, error) {
+func NewFBWriter(out io.Writer, w, h int) (*FBWriter, error) { return NewFBWriterAt(out, 0, w, h) }
+
+// NewFBWriterAt is NewFBWriter for a part of a recording that goes on at offset
+// after its start: out appends to what is there.
+func NewFBWriterAt(out io.Writer, offset time.Duration, w, h int) (*FBWriter, error) {
 	zw, err := gzip.NewWriterLevel(out, gzip.BestSpeed) // a busy screen is 30 MB a second
 	if err != nil {
 		return nil, err
 	}
 	f := &FBWriter{zw: zw}
-	return f, f.WriteChunk(0, appendSizeUpdate(nil, w, h))
+	return f, f.WriteChunk(offset, appendSizeUpdate(nil, w, h))
 }
 
 // appendSizeUpdate adds an update that says how large the screen is.
@@ -103,6 +107,15 @@ func NewFBReader(r io.Reader) (*FBReader, error) {
 	}
 	dec.grow = true // recordings without a size at the start
 	return &FBReader{chunks: c, dec: dec}, nil
+}
+
+// Offset returns the time of what Next will read, without reading it; Frames
+// handed out before stay valid. Errors are those of Next.
+func (f *FBReader) Offset() (time.Duration, error) {
+	if _, err := f.dec.r.Peek(1); err != nil {
+		return 0, err
+	}
+	return f.chunks.offset, nil
 }
 
 // Next returns the next frame, io.EOF after the last one of a complete

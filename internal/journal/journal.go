@@ -1,0 +1,121 @@
+// Package journal keeps a small readable file for each thing that is under
+// way. It goes with the thing; when a process is killed, the files tell the
+// next one what to take up again.
+package journal
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"minimega/internal/host"
+)
+
+const (
+	suffix   = ".json"
+	maxEntry = 1 << 20 // bytes
+)
+
+// Journal is a directory of entries. A nil Journal keeps nothing.
+type Journal struct {
+	dir string
+
+	mu   sync.Mutex // guards next
+	next int
+}
+
+// Entry is the file of one thing. A nil Entry is one of a nil Journal.
+type Entry struct {
+	path string
+	data []byte
+}
+
+// Open returns the journal in a directory, which is made when it is needed.
+func Open(dir string) *Journal { return &Journal{dir: dir} }
+
+// Add writes an entry, JSON of v, before it returns.
+func (j *Journal) Add(v any) (*Entry, error) {
+	if j == nil {
+		return nil, nil
+	}
+	data, err := json.MarshalIndent(v, "", "\t")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(j.dir, 0o700); err != nil {
+		return nil, err
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for { // entries of before keep their names
+		path := filepath.Join(j.dir, strconv.Itoa(j.next)+suffix)
+		j.next++
+		if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+			return &Entry{path: path}, host.WriteFile(path, append(data, '\n'), 0o600)
+		}
+	}
+}
+
+// Entries returns what an earlier process left, in the order of the names.
+// Files that are no entries are named in the error.
+func (j *Journal) Entries() ([]*Entry, error) {
+	if j == nil {
+		return nil, nil
+	}
+	failed := []error{host.RemoveTemps(j.dir)}
+	files, err := os.ReadDir(j.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	failed = append(failed, err)
+	var list []*Entry
+	for _, f := range files {
+		e := &Entry{path: filepath.Join(j.dir, f.Name())}
+		if !strings.HasSuffix(f.Name(), suffix) {
+			continue
+		}
+		if info, err := f.Info(); err != nil || !info.Mode().IsRegular() || info.Size() > maxEntry {
+			failed = append(failed, fmt.Errorf("%s is not an entry of a journal", e.path))
+			continue
+		}
+		if e.data, err = os.ReadFile(e.path); err != nil {
+			failed = append(failed, err)
+			continue
+		}
+		list = append(list, e)
+	}
+	slices.SortFunc(list, func(a, b *Entry) int { return a.number() - b.number() })
+	return list, errors.Join(failed...)
+}
+
+func (e *Entry) number() int {
+	n, _ := strconv.Atoi(strings.TrimSuffix(filepath.Base(e.path), suffix)) // 0 will do for others
+	return n
+}
+
+// Read unmarshals the entry.
+func (e *Entry) Read(v any) error {
+	if err := json.Unmarshal(e.data, v); err != nil {
+		return fmt.Errorf("%s: %w", e.path, err)
+	}
+	return nil
+}
+
+// Remove ends the entry: the thing is over.
+func (e *Entry) Remove() error {
+	if e == nil {
+		return nil
+	}
+	if err := os.Remove(e.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	_ = os.Remove(filepath.Dir(e.path)) // only when it was the last one
+	return nil
+}

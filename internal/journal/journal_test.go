@@ -1,0 +1,89 @@
+package journal
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestJournal(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "j")
+	j := Open(dir)
+	var entries []*Entry
+	for _, v := range []string{"a", "b", "c"} {
+		e, err := j.Add(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		entries = append(entries, e)
+	}
+	if err := entries[1].Remove(); err != nil {
+		t.Fatal(err)
+	}
+	for _, junk := range []string{".3.json.123", "x.txt"} {
+		if err := os.WriteFile(filepath.Join(dir, junk), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	later := Open(dir)
+	found, err := later.Entries()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, e := range found {
+		var s string
+		if err := e.Read(&s); err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, s)
+	}
+	if strings.Join(got, "") != "ac" {
+		t.Fatalf("found %v", got)
+	}
+	if _, err := os.Lstat(filepath.Join(dir, ".3.json.123")); err == nil {
+		t.Error("a temporary file was left")
+	}
+	fresh, err := later.Add("d")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fresh.path == found[0].path || fresh.path == found[1].path {
+		t.Error("an entry of before was overwritten")
+	}
+	for _, e := range append(found, fresh) {
+		if err := e.Remove(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// Broken files are named and do not hide the others.
+func TestBroken(t *testing.T) {
+	dir := t.TempDir()
+	for name, size := range map[string]int{"0.json": 10, "1.json": maxEntry + 1} {
+		if err := os.WriteFile(filepath.Join(dir, name), make([]byte, size), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	found, err := Open(dir).Entries()
+	if err == nil || !strings.Contains(err.Error(), "1.json") || len(found) != 1 {
+		t.Fatalf("%d found, %v", len(found), err)
+	}
+	var v any
+	if err := found[0].Read(&v); err == nil || !strings.Contains(err.Error(), "0.json") {
+		t.Errorf("read: %v", err)
+	}
+}
+
+func TestNil(t *testing.T) {
+	var j *Journal
+	e, err := j.Add(1)
+	if err != nil || e != nil || e.Remove() != nil {
+		t.Error("a nil journal keeps something")
+	}
+	if l, err := j.Entries(); l != nil || err != nil {
+		t.Error("a nil journal has entries")
+	}
+}
