@@ -39,7 +39,7 @@ type Deps struct {
 func Experiment(d *Deps) []Command {
 	return slices.Concat(
 		vmConfig(d), vmLife(d), vmInfo(d), vmDevices(d), vmTags(d),
-		vmSave(d), nsSave(d), vmHotplug(d),
+		vmSave(d), nsSave(d), vmHotplug(d), vmTop(d),
 		namespaces(d), schedule(d),
 		vlans(d), taps(d), mirrors(d), bridges(d),
 		captures(d), displays(d), disks(d),
