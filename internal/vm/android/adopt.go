@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -57,19 +58,42 @@ func (l *launch) find(pid int) (port int, err error) {
 	return port, nil
 }
 
+// value returns what follows an option on a command line, or "".
+func value(args []string, option string) string {
+	if i := slices.Index(args, option); i >= 0 && i+1 < len(args) {
+		return args[i+1]
+	}
+	return ""
+}
+
+// Instance returns the directory of the log on an emulator's command line.
+func (e *Engine) Instance(args []string) string {
+	dir, ok := strings.CutSuffix(value(args, "-stdouterr-file"), "/"+logName)
+	if !ok || !slices.Contains(args, "-qemu") {
+		return ""
+	}
+	return dir
+}
+
+// Remains tells why the emulator of a directory ended, from what it printed.
+func (e *Engine) Remains(dir string) error {
+	words := lastWords(filepath.Join(dir, logName))
+	last := words[strings.LastIndex(words, ";")+1:]
+	for _, bad := range []string{"ERROR", "FATAL", "PANIC"} {
+		if strings.HasPrefix(strings.TrimSpace(last), bad) {
+			return errs.New(errs.State, "the emulator ended while no minimega ran: %s", words)
+		}
+	}
+	return nil
+}
+
 // portOf reads the console port from an emulator's command line, if that names
 // the log.
 func portOf(args []string, log string) (int, error) {
-	value := func(name string) string {
-		if i := slices.Index(args, name); i >= 0 && i+1 < len(args) {
-			return args[i+1]
-		}
-		return ""
-	}
-	if got := value("-stdouterr-file"); got != log {
+	if got := value(args, "-stdouterr-file"); got != log {
 		return 0, fmt.Errorf("it logs to %q", got)
 	}
-	port, err := strconv.Atoi(value("-port"))
+	port, err := strconv.Atoi(value(args, "-port"))
 	if err == nil && (port < firstPort || port > lastPort || port%2 != 0) {
 		err = fmt.Errorf("port %d is not one of an emulator", port)
 	}

@@ -32,7 +32,10 @@ type Engine struct {
 	opts Options
 }
 
-var _ vm.Engine = (*Engine)(nil)
+var (
+	_ vm.Engine  = (*Engine)(nil)
+	_ vm.Adopter = (*Engine)(nil)
+)
 
 // New returns an engine.
 func New(opts Options) *Engine {

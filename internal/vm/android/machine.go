@@ -10,6 +10,7 @@ import (
 
 	"minimega/internal/errs"
 	"minimega/internal/host"
+	"minimega/internal/qmp"
 	"minimega/internal/vm"
 )
 
@@ -33,6 +34,7 @@ type Machine struct {
 var (
 	_ vm.Machine  = (*Machine)(nil)
 	_ vm.Emulator = (*Machine)(nil)
+	_ vm.Stater   = (*Machine)(nil)
 )
 
 // How long an emulator may take to end by itself, and by force.
@@ -95,13 +97,39 @@ func (m *Machine) avd(ctx context.Context, verb string) error {
 	return m.late(m.console.avd(ctx, verb))
 }
 
-// Running asks the emulator whether the device runs.
-func (m *Machine) Running(ctx context.Context) (bool, error) {
+// Status asks the emulator whether the device runs. One that does not has
+// never been started, or is paused, which only its QEMU knows.
+func (m *Machine) Status(ctx context.Context) (vm.State, error) {
 	if err := m.alive(); err != nil {
-		return false, err
+		return 0, err
 	}
 	running, err := m.console.running(ctx)
-	return running, m.late(err)
+	switch {
+	case err != nil:
+		return 0, m.late(err)
+	case running:
+		return vm.Running, nil
+	}
+	started, err := m.started(ctx)
+	if err != nil || started {
+		return vm.Paused, m.late(err)
+	}
+	return vm.Building, nil
+}
+
+// started asks the QEMU of a device that does not run.
+func (m *Machine) started(ctx context.Context) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, commandTime)
+	defer cancel()
+	c, err := qmp.Dial(ctx, filepath.Join(m.dir, "qmp"))
+	if err != nil {
+		return false, err
+	}
+	var s struct {
+		Status string `json:"status"`
+	}
+	err = c.Execute(ctx, "query-status", nil, &s)
+	return s.Status != "prelaunch", errors.Join(err, c.Close())
 }
 
 // alive fails when there is no process to talk to.

@@ -163,8 +163,8 @@ func TestCommandLine(t *testing.T) {
 func TestPaused(t *testing.T) {
 	w := newWorld(t, "runs", Options{})
 	_, m := w.launch(t)
-	if r, err := m.Running(within(t, 10*time.Second)); err != nil || r {
-		t.Errorf("running %v, %v", r, err)
+	if s, err := m.Status(within(t, 10*time.Second)); err != nil || s != vm.Paused {
+		t.Errorf("state %v, %v", s, err)
 	}
 }
 
@@ -359,8 +359,8 @@ func TestAdopt(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := again.(*Machine)
-	if r, err := m.Running(ctx); err != nil || !r {
-		t.Errorf("adopted: running %v, %v", r, err)
+	if s, err := m.Status(ctx); err != nil || s != vm.Running {
+		t.Errorf("adopted: %v, %v", s, err)
 	}
 	if got, _ := m.Ports(); got != port {
 		t.Errorf("adopted on port %d, was %d", got, port)
@@ -374,6 +374,24 @@ func TestAdopt(t *testing.T) {
 	}
 	if _, err := w.Adopt(ctx, s, pid); !errors.Is(err, errs.NotFound) {
 		t.Errorf("adopted the dead: %v", err)
+	}
+}
+
+// TestRemains tells an ordinary end from another by the log alone.
+func TestRemains(t *testing.T) {
+	for text, want := range map[string]string{
+		"": "", "INFO         | bye\n": "", "WARNING      | low memory\nERROR        | gone\nINFO | x\n": "the emulator ended while no minimega ran: WARNING      | low memory; ERROR        | gone",
+		"ERROR        | no GPU\nWARNING      | none needed\n": "",
+	} {
+		dir := t.TempDir()
+		write(t, filepath.Join(dir, logName), text, 0o600)
+		got := ""
+		if err := New(Options{}).Remains(dir); err != nil {
+			got = err.Error()
+		}
+		if got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
 	}
 }
 

@@ -71,6 +71,7 @@ type Machine struct {
 
 	mu      sync.Mutex // guards the fields below
 	running bool
+	started bool
 	ended   bool
 	err     error
 	closed  int
@@ -93,8 +94,23 @@ func (m *Machine) set(running bool) error {
 	if m.ended {
 		return errEnded
 	}
-	m.running = running
+	m.running, m.started = running, true
 	return nil
+}
+
+// Status tells its state.
+func (m *Machine) Status(context.Context) (vm.State, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case m.ended:
+		return 0, errEnded
+	case m.running:
+		return vm.Running, nil
+	case m.started:
+		return vm.Paused, nil
+	}
+	return vm.Building, nil
 }
 
 // Running reports whether it runs.

@@ -3,7 +3,6 @@ package vmtest
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -33,6 +32,7 @@ func Suite(t *testing.T, open func(t *testing.T) (vm.Engine, *vm.Config)) {
 		"Life":      (*suite).life,
 		"End":       (*suite).end,
 		"Close":     (*suite).letGo,
+		"Adopt":     (*suite).adopt,
 		"Cancelled": (*suite).cancelled,
 		"Crowd":     (*suite).crowd,
 	} {
@@ -108,15 +108,15 @@ func (s *suite) check() {
 // life: paused at first, then run, stop and run on, killed at last.
 func (s *suite) life() {
 	spec, m := s.launch()
-	s.wantRunning(m, false)
+	s.wantState(m, vm.Building)
 	for _, step := range []struct {
 		do   func(context.Context) error
-		runs bool
-	}{{m.Start, true}, {m.Stop, false}, {m.Start, true}} {
+		want vm.State
+	}{{m.Start, vm.Running}, {m.Stop, vm.Paused}, {m.Start, vm.Running}} {
 		if err := step.do(s.ctx); err != nil {
 			s.Fatal(err)
 		}
-		s.wantRunning(m, step.runs)
+		s.wantState(m, step.want)
 	}
 	if ended(m) {
 		s.Error("Done is closed while it runs")
@@ -138,34 +138,17 @@ func (s *suite) life() {
 	}
 }
 
-// wantRunning asks the machine itself.
-func (s *suite) wantRunning(m vm.Machine, want bool) {
+// wantState asks the machine itself.
+func (s *suite) wantState(m vm.Machine, want vm.State) {
 	s.Helper()
-	got, err := running(s.ctx, m)
-	if err != nil || got != want {
-		s.Errorf("running %v, %v, want %v", got, err, want)
+	asked, ok := m.(vm.Stater)
+	if !ok {
+		s.Errorf("a %T does not tell its state: make it a vm.Stater", m)
+		return
 	}
-}
-
-func running(ctx context.Context, m vm.Machine) (bool, error) {
-	switch m := m.(type) {
-	case interface{ Running() bool }:
-		return m.Running(), nil
-	case interface {
-		Running(context.Context) (bool, error)
-	}:
-		return m.Running(ctx)
-	case vm.QMPer:
-		raw, err := m.QMP(ctx, json.RawMessage(`{"execute": "query-status"}`))
-		if err != nil {
-			return false, err
-		}
-		var r struct {
-			Return struct{ Running bool } `json:"return"`
-		}
-		return r.Return.Running, json.Unmarshal(raw, &r)
+	if got, err := asked.Status(s.ctx); err != nil || got != want {
+		s.Errorf("state %v, %v, want %v", got, err, want)
 	}
-	return false, fmt.Errorf("a %T does not tell whether it runs: give it a method Running", m)
 }
 
 // wantGone checks that Kill has waited.
@@ -249,6 +232,59 @@ func (s *suite) letGo() {
 	}
 	if ended(m) || process && !alive(m) {
 		s.Error("Close ended the machine")
+	}
+}
+
+// adopt: what was let go of is taken over, as it is.
+func (s *suite) adopt() {
+	e, ok := s.engine.(vm.Adopter)
+	if !ok {
+		return
+	}
+	spec := s.spec()
+	m, err := s.engine.Launch(s.ctx, spec)
+	if err != nil {
+		s.Fatal(err)
+	}
+	pid := m.Pid()
+	defer func() { // it stays our child
+		_ = unix.Kill(pid, unix.SIGKILL)
+		_, _ = unix.Wait4(pid, nil, 0, nil)
+	}()
+	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	if dir := e.Instance(strings.Split(string(line), "\x00")); err != nil || dir != spec.Dir {
+		s.Errorf("its directory is said to be %q, %v, want %s", dir, err, spec.Dir)
+	}
+	if dir := e.Instance([]string{"cat", spec.Dir + "/qmp", spec.Dir}); dir != "" {
+		s.Errorf("another process is said to belong to %s", dir)
+	}
+	for _, step := range []struct {
+		do   func(vm.Machine) error
+		want vm.State
+	}{
+		{func(vm.Machine) error { return nil }, vm.Building},
+		{func(m vm.Machine) error { return m.Start(s.ctx) }, vm.Running},
+		{func(m vm.Machine) error { return m.Stop(s.ctx) }, vm.Paused},
+	} {
+		if err := errors.Join(step.do(m), m.Close()); err != nil {
+			s.Fatal(err)
+		}
+		if _, err := e.Adopt(s.ctx, spec, os.Getpid()); !errors.Is(err, errs.NotFound) {
+			s.Errorf("adopted another process: %v, want an error of kind %q", err, errs.NotFound)
+		}
+		if m, err = e.Adopt(s.ctx, spec, pid); err != nil {
+			s.Fatal(err)
+		}
+		s.wantState(m, step.want)
+	}
+	if err := m.Kill(s.ctx); err != nil {
+		s.Error(err)
+	}
+	if !ended(m) {
+		s.Error("Done is not closed after Kill")
+	}
+	if err := errors.Join(m.Err(), m.Close()); err != nil {
+		s.Error(err)
 	}
 }
 

@@ -23,8 +23,9 @@ type device struct {
 	port            int
 	token           string
 
-	mu      sync.Mutex // guards running
+	mu      sync.Mutex // guards the fields below
 	running bool
+	started bool // has ever run
 }
 
 // open makes what others talk to: QEMU's control socket first, which may hold
@@ -137,7 +138,11 @@ func (d *device) qmp(conn net.Conn) {
 		if len(r.ID) > 0 {
 			answer["id"] = r.ID
 		}
-		if r.Execute != "qmp_capabilities" {
+		switch r.Execute {
+		case "qmp_capabilities":
+		case "query-status":
+			answer["return"] = d.status()
+		default:
 			delete(answer, "return")
 			answer["error"] = map[string]string{"class": "CommandNotFound", "desc": "The command " + r.Execute + " has not been found"}
 		}
@@ -149,6 +154,20 @@ func (d *device) qmp(conn net.Conn) {
 			return
 		}
 	}
+}
+
+// status is what QEMU says of the device.
+func (d *device) status() map[string]any {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	word := "prelaunch"
+	switch {
+	case d.running:
+		word = "running"
+	case d.started:
+		word = "paused"
+	}
+	return map[string]any{"running": d.running, "singlestep": false, "status": word}
 }
 
 // console serves one client of the console.
@@ -221,7 +240,7 @@ func (d *device) avd(verb string) string {
 		if d.running == run {
 			return "KO: virtual device already " + words[run]
 		}
-		d.running = run
+		d.running, d.started = run, true
 		return "OK"
 	}
 	return "KO: bad sub-command"

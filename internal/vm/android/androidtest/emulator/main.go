@@ -66,6 +66,7 @@ func run(args []string) error {
 	if d.behaviour == "runs" {
 		d.running = true
 	}
+	d.started = d.running
 	if err := d.open(o); err != nil {
 		return err
 	}
