@@ -56,6 +56,18 @@ func (s *Screen) Show(m image.Image) error {
 	return nil
 }
 
+// Paint replaces area with that of m, which has the same size as the screen.
+func (s *Screen) Paint(m *image.RGBA, area image.Rectangle) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if m.Rect != s.img.Rect {
+		return fmt.Errorf("a picture of %v is painted on a screen of %v", m.Rect, s.img.Rect)
+	}
+	draw.Draw(s.img, area, m, area.Min, draw.Src)
+	s.touch()
+	return nil
+}
+
 func (s *Screen) touch() {
 	s.version++
 	close(s.changed)
