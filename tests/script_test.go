@@ -215,10 +215,16 @@ func (h *host) start(base, log, dir string, flags []string) error {
 	}
 }
 
-// cmdHalt ends the last daemon with SIGTERM and waits.
+// cmdHalt ends the last daemon with SIGTERM and waits; `halt -9` kills it.
 func cmdHalt(ts *testscript.TestScript, neg bool, args []string) {
 	h := theHost(ts)
-	if !h.daemons[len(h.daemons)-1].end() {
+	last := h.daemons[len(h.daemons)-1]
+	if len(args) == 1 && args[0] == "-9" {
+		ts.Check(last.process.Kill())
+		<-last.ended
+		return
+	}
+	if !last.end() {
 		ts.Fatalf("the daemon does not end")
 	}
 }
