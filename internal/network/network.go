@@ -17,9 +17,9 @@ type Kind int
 
 // The kinds.
 const (
-	Tap  Kind = iota + 1 // a persistent tap device that a hypervisor opens
-	Host                 // an interface of this host ("host tap")
-	Container            // one end of a pair; the other is in a network namespace
+	Tap       Kind = iota + 1 // a persistent tap device that a hypervisor opens
+	Host                      // an interface of this host ("host tap")
+	Container                 // one end of a pair; the other is in a network namespace
 )
 
 const (
