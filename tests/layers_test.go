@@ -22,7 +22,7 @@ var layers = [][]string{
 	{"internal/api"},
 	{"internal/command"},
 	{"internal/namespace"},
-	{"internal/vm", "internal/network", "internal/capture", "internal/record", "internal/jobs", "internal/disk", "internal/vlan", "internal/minilog", "internal/fetch", "internal/rfbplay"},
+	{"internal/vm", "internal/network", "internal/capture", "internal/record", "internal/jobs", "internal/optimize", "internal/disk", "internal/vlan", "internal/minilog", "internal/fetch", "internal/rfbplay"},
 	{"internal/vm/kvm", "internal/vm/android", "internal/network/linux", "internal/network/networktest", "internal/guest", "internal/qmp"},
 	{"internal/basedir", "internal/statefile", "internal/host", "internal/prompt"},
 	{"internal/undo", "internal/errs", "internal/version"},

@@ -8,6 +8,7 @@ import (
 	"minimega/internal/capture"
 	"minimega/internal/namespace"
 	"minimega/internal/network"
+	"minimega/internal/optimize"
 	"minimega/internal/record"
 	"minimega/internal/vlan"
 	"minimega/internal/vm"
@@ -27,6 +28,7 @@ type Deps struct {
 	Net      *network.Manager
 	Captures *capture.Manager
 	Records  *record.Manager
+	Optimize *optimize.Optimizer
 	QEMU     QEMU
 	// AbsSnapshot makes disk snapshots name their backing file absolutely.
 	AbsSnapshot bool
@@ -39,7 +41,7 @@ type Deps struct {
 func Experiment(d *Deps) []Command {
 	return slices.Concat(
 		vmConfig(d), vmLife(d), vmInfo(d), vmDevices(d), vmTags(d),
-		vmSave(d), nsSave(d), vmHotplug(d), vmTop(d),
+		vmSave(d), nsSave(d), vmHotplug(d), vmTop(d), optimizations(d),
 		namespaces(d), schedule(d),
 		vlans(d), taps(d), mirrors(d), bridges(d),
 		captures(d), displays(d), disks(d),

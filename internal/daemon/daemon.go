@@ -23,11 +23,13 @@ import (
 	"minimega/internal/namespace"
 	"minimega/internal/network"
 	"minimega/internal/network/linux"
+	"minimega/internal/optimize"
 	"minimega/internal/record"
 	"minimega/internal/undo"
 	"minimega/internal/vlan"
 	"minimega/internal/vm"
 	"minimega/internal/vm/android"
+	"minimega/internal/vm/container"
 	"minimega/internal/vm/kvm"
 	"minimega/pkg/minicli"
 )
@@ -114,7 +116,12 @@ func (d *Daemon) owners(hostname string) (*command.Deps, error) {
 	if err != nil {
 		return nil, err
 	}
-	engine := kvm.New(kvm.Options{VNCListen: d.cfg.VNCListen, AbsSnapshot: d.cfg.AbsSnapshot, CacheDir: cacheDir(d.cfg.Base)}, d.log)
+	tuned, err := d.optimizer()
+	if err != nil {
+		return nil, err
+	}
+	engine := kvm.New(kvm.Options{VNCListen: d.cfg.VNCListen, AbsSnapshot: d.cfg.AbsSnapshot, CacheDir: cacheDir(d.cfg.Base),
+		Hugepages: tuned.Hugepages, Started: tuned.Started, Ended: tuned.Ended}, d.log)
 	d.parts.Push("kvm engine", engine.Close)
 	d.kvm = engine
 	captures := capture.Open(filepath.Join(d.cfg.Base, "captures"), d.log)
@@ -123,15 +130,36 @@ func (d *Daemon) owners(hostname string) (*command.Deps, error) {
 	d.parts.Push("recordings", bounded(records.Close))
 
 	deps := &command.Deps{Host: hostname, Base: d.cfg.Base, Files: d.cfg.Files, Log: d.log, VLANs: vlans, Net: net, Captures: captures,
-		Records: records, QEMU: qemu{engine}, AbsSnapshot: d.cfg.AbsSnapshot, Preprocess: command.Preprocessor(d.cfg.Files)}
+		Records: records, Optimize: tuned, QEMU: qemu{engine}, AbsSnapshot: d.cfg.AbsSnapshot, Preprocess: command.Preprocessor(d.cfg.Files)}
 	deps.VMs = vm.NewManager(vm.Options{
-		Base: d.cfg.Base, Host: hostname, Engines: []vm.Engine{engine, emulator(engine)}, Network: net, VLANName: vlans.Print,
+		Base: d.cfg.Base, Host: hostname, Engines: []vm.Engine{engine, d.containers(), emulator(engine)}, Network: net, VLANName: vlans.Print,
 		Parallel: launchesAtOnce(), OnEnd: deps.Ended, OnFlush: deps.Flushed, Log: d.log}, 0)
 	d.parts.Push("vms", func() error { deps.VMs.Close(); return nil })
 	deps.NS = namespace.NewRegistry(namespace.Options{
 		Host: hostname, VMs: deps.VMs, VLANs: vlans, NetDrivers: command.NetDrivers(deps.QEMU), Log: d.log, Clean: deps.Cleaners()})
 	d.parts.Push("namespaces", bounded(func(ctx context.Context) error { return deps.NS.Clear(ctx, "all") }))
 	return deps, nil
+}
+
+// optimizer goes on with how an earlier daemon tuned the host, unless this one
+// is to start afresh.
+func (d *Daemon) optimizer() (*optimize.Optimizer, error) {
+	o, err := optimize.Open(optimize.Options{Base: d.cfg.Base, Log: d.log})
+	if err != nil {
+		return nil, fmt.Errorf("optimizations: %w", err)
+	}
+	d.parts.Push("optimizations", o.Close)
+	if d.cfg.Force {
+		return o, o.Clear()
+	}
+	return o, nil
+}
+
+// containers makes containers, whose groups are those of this base directory.
+func (d *Daemon) containers() *container.Engine {
+	e := container.New(container.Options{Base: d.cfg.Base, ConsoleListen: d.cfg.VNCListen}, d.log)
+	d.parts.Push("container engine", e.Close)
+	return e
 }
 
 // emulator makes Android devices, whose emulator takes QEMU's arguments too.

@@ -73,7 +73,7 @@ func args(s argSpec) ([]string, error) {
 		return nil, err
 	}
 	if s.hugepages != "" {
-		a.add("-mem-info", s.hugepages)
+		a.add("-mem-path", s.hugepages)
 	}
 	a.add(s.config.QemuAppend...)
 	if s.config.UUID != "" {

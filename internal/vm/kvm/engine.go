@@ -29,6 +29,10 @@ type Options struct {
 	Accel        string        // "kvm" or "tcg" instead of a probe
 	// Hugepages returns the path of the hugepage file system to use, or "".
 	Hugepages func() string
+	// Started is told of the process of every machine that was launched or
+	// adopted, and its number of processors; Ended when it has gone.
+	Started func(pid, vcpus int)
+	Ended   func(pid int)
 	// OnEvent is told what QEMU reports, in order per machine. It must not
 	// block.
 	OnEvent func(id int, e qmp.Event)
@@ -55,6 +59,12 @@ func New(opts Options, log *slog.Logger) *Engine {
 	}
 	if opts.Hugepages == nil {
 		opts.Hugepages = func() string { return "" }
+	}
+	if opts.Started == nil {
+		opts.Started = func(int, int) {}
+	}
+	if opts.Ended == nil {
+		opts.Ended = func(int) {}
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	e := &Engine{opts: opts, log: log, caps: newCapCache(opts.CacheDir), kvm: newKVMProbe(opts), stop: stop}

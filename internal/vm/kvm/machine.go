@@ -27,6 +27,7 @@ type Machine struct {
 	// memory of the guest in bytes
 	memory int64
 	xhci   bool // else EHCI
+	ended  func(pid int)
 	proc   *host.Proc
 	qmp    *qmp.Client
 	proxy  *vnc.Proxy
@@ -76,6 +77,8 @@ func newMachine(l *launch) *Machine {
 	if l.e.opts.OnEvent != nil {
 		onEvent = func(e qmp.Event) { l.e.opts.OnEvent(l.spec.ID, e) }
 	}
+	m.ended = l.e.opts.Ended
+	l.e.opts.Started(m.Pid(), int(l.spec.Config.VCPUs))
 	events := make(chan struct{})
 	m.wg.Go(func() {
 		defer close(events)
@@ -113,6 +116,7 @@ func (m *Machine) watch(events <-chan struct{}) {
 	case <-m.closed:
 		return
 	}
+	m.ended(m.Pid())
 	_ = m.qmp.Close()
 	<-events // so that a SHUTDOWN just before the end is known
 	_ = m.proxy.Close()
