@@ -2,6 +2,7 @@ package android
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -22,14 +23,8 @@ func (e *Engine) Adopt(ctx context.Context, s *vm.Spec, pid int) (vm.Machine, er
 	ctx, cancel := context.WithTimeout(ctx, e.opts.StartTimeout)
 	defer cancel()
 	l := &launch{e: e, spec: s}
-	var port int
 	err := undo.Run(ctx,
-		undo.Step{Name: "find emulator", Do: func(context.Context) (err error) {
-			port, err = l.find(pid)
-			return err
-		}, Undo: func() error { return l.proc.Close() }},
-		undo.Step{Name: "reserve ports", Do: func(context.Context) error { return l.reclaim(port) },
-			Undo: func() error { return l.claim.lock.Close() }},
+		undo.Step{Name: "find emulator", Do: func(context.Context) error { return l.find(pid) }, Undo: func() error { return l.proc.Close() }},
 		undo.Step{Name: "connect to console", Do: l.connect},
 	)
 	if err != nil {
@@ -39,23 +34,27 @@ func (e *Engine) Adopt(ctx context.Context, s *vm.Spec, pid int) (vm.Machine, er
 }
 
 // find makes sure that pid is the emulator of this directory, which its
-// command line tells, and returns its console port. The watch comes first:
+// command line tells, as it does the console port. The watch comes first:
 // after it the pid cannot be reused unseen.
-func (l *launch) find(pid int) (port int, err error) {
+func (l *launch) find(pid int) error {
 	proc, err := host.AdoptProc(pid)
 	if err != nil {
-		return 0, errs.Wrap(errs.NotFound, err)
+		return errs.Wrap(errs.NotFound, err)
 	}
+	var port int
 	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 	if err == nil {
 		port, err = portOf(strings.Split(string(line), "\x00"), l.path(logName))
 	}
 	if err != nil {
 		_ = proc.Close()
-		return 0, errs.New(errs.NotFound, "process %d is not the emulator of %s: %w", pid, l.spec.Dir, err)
+		return errs.New(errs.NotFound, "process %d is not the emulator of %s: %w", pid, l.spec.Dir, err)
+	}
+	if err := l.useConsole(port); err != nil {
+		return errors.Join(err, proc.Close())
 	}
 	l.proc = proc
-	return port, nil
+	return nil
 }
 
 // value returns what follows an option on a command line, or "".
@@ -98,14 +97,4 @@ func portOf(args []string, log string) (int, error) {
 		err = fmt.Errorf("port %d is not one of an emulator", port)
 	}
 	return port, err
-}
-
-func (l *launch) reclaim(port int) (err error) {
-	home, err := l.e.home()
-	if err != nil {
-		return err
-	}
-	l.console = &console{port: port, home: home}
-	l.claim, err = claimPort(port)
-	return err
 }

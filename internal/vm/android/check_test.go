@@ -5,8 +5,11 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"minimega/internal/errs"
 	"minimega/internal/vm"
@@ -114,59 +117,90 @@ func TestEnvironment(t *testing.T) {
 	}
 }
 
-// Ports that somebody uses, or that another engine is about to use, are passed over.
-func TestPorts(t *testing.T) {
-	busy, err := net.Listen("tcp", "127.0.0.1:5663") // adb's of 5662
-	if err != nil {
+// alone runs a test in a network namespace of its own, whose ports are free.
+func alone(t *testing.T, test func()) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: a network namespace")
+	}
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		err := unix.Unshare(unix.CLONE_NEWNET)
+		if err == nil {
+			test()
+		}
+		done <- err
+	}()
+	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	defer busy.Close()
-	first, err := claimPorts(5660)
-	if err != nil || first.port != 5660 {
-		t.Fatalf("%+v, %v", first, err)
-	}
-	second, err := claimPorts(5660)
-	if err != nil || second.port != 5664 {
-		t.Fatalf("%+v, %v", second, err)
-	}
-	if err := first.lock.Close(); err != nil {
-		t.Error(err)
-	}
-	again, err := claimPorts(5660)
-	if err != nil || again.port != 5660 {
-		t.Fatalf("%+v, %v", again, err)
-	}
-	for _, c := range []*claim{again, second} {
-		if err := c.lock.Close(); err != nil {
+}
+
+// Ports that somebody uses, or that another engine is about to use, are passed
+// over.
+func TestPorts(t *testing.T) {
+	alone(t, func() {
+		busy, err := net.Listen("tcp", "0.0.0.0:5663") // adb's of 5662
+		if err != nil {
 			t.Error(err)
+			return
 		}
-	}
+		defer busy.Close()
+		var held []*claim
+		for _, want := range []int{5660, 5664, 5666, 5666} {
+			c, err := claimPorts(5660)
+			if err != nil || c.port != want {
+				t.Errorf("%+v, %v, want port %d", c, err, want)
+				continue
+			}
+			if held = append(held, c); want == 5666 {
+				c.release()
+			}
+		}
+		for _, c := range held {
+			c.release()
+		}
+	})
 }
 
 // A host has 64 emulators, and no more.
 func TestAllPorts(t *testing.T) {
-	if maxPerHost != 64 {
-		t.Errorf("%d pairs of ports", maxPerHost)
-	}
-	var held []*claim
-	defer func() {
-		for _, c := range held {
-			_ = c.lock.Close()
-		}
-	}()
-	var err error
-	for err == nil {
-		var c *claim
-		if c, err = claimPorts(0); err == nil {
+	alone(t, func() {
+		var held []*claim
+		c, err := claimPorts(0)
+		for ; err == nil; c, err = claimPorts(0) {
 			held = append(held, c)
+			defer c.release()
 		}
-	}
-	if len(held) > maxPerHost || !errors.Is(err, errs.Resource) || !strings.Contains(err.Error(), "all 64 pairs of Android ports, 5554 to 5681, are taken") {
-		t.Errorf("%d claimed, then %v", len(held), err)
-	}
-	if _, err := claimPorts(5680); err == nil || !strings.Contains(err.Error(), "from 5680 to 5681 is taken") {
-		t.Errorf("the last pair: %v", err)
-	}
+		if len(held) != 64 || !errors.Is(err, errs.Resource) || !strings.Contains(err.Error(), "all 64 pairs of Android ports, 5554 to 5681, are taken") {
+			t.Errorf("%d claimed, then %v", len(held), err)
+		}
+		if _, err := claimPorts(5680); err == nil || !strings.Contains(err.Error(), "from 5680 to 5681 is taken") {
+			t.Errorf("the last pair: %v", err)
+		}
+	})
+}
+
+// Check says so before anything is made.
+func TestCheckPorts(t *testing.T) {
+	w := newWorld(t, "", Options{})
+	alone(t, func() {
+		busy, err := net.Listen("tcp", "0.0.0.0:5681")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer busy.Close()
+		w.config.ConsoleBasePort = 5680
+		if err := w.Check(t.Context(), w.config); !errors.Is(err, errs.Resource) {
+			t.Errorf("no port: %v", err)
+		}
+		w.config.ConsoleBasePort = 5678
+		if err := w.Check(t.Context(), w.config); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func FuzzListening(f *testing.F) {

@@ -40,8 +40,13 @@ func (e *Engine) Launch(ctx context.Context, s *vm.Spec) (vm.Machine, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.opts.StartTimeout)
 	defer cancel()
 	l := &launch{e: e, spec: s}
+	defer func() { // in the end the emulator listens, or has gone
+		if l.claim != nil {
+			l.claim.release()
+		}
+	}()
 	err := undo.Run(ctx,
-		undo.Step{Name: "reserve ports", Do: l.reserve, Undo: func() error { return l.claim.lock.Close() }},
+		undo.Step{Name: "reserve ports", Do: l.reserve},
 		undo.Step{Name: "start emulator", Do: l.start, Undo: l.end},
 		undo.Step{Name: "connect to QMP", Do: l.release},
 		undo.Step{Name: "connect to console", Do: l.connect},
@@ -59,12 +64,13 @@ func (l *launch) reserve(context.Context) (err error) {
 	if l.claim, err = claimPorts(l.spec.Config.ConsoleBasePort); err != nil {
 		return err
 	}
+	return l.useConsole(l.claim.port)
+}
+
+func (l *launch) useConsole(port int) error {
 	home, err := l.e.home()
-	if err != nil {
-		return errors.Join(err, l.claim.lock.Close())
-	}
-	l.console = &console{port: l.claim.port, home: home}
-	return nil
+	l.console = &console{port: port, home: home}
+	return err
 }
 
 // start runs the emulator. It prints to a file, also before it opens the file
@@ -74,7 +80,7 @@ func (l *launch) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	args, err := l.e.arguments(ctx, l.spec, l.claim.port)
+	args, err := l.e.arguments(ctx, l.spec, l.console.port)
 	if err != nil {
 		return err
 	}
@@ -148,7 +154,7 @@ func (l *launch) connect(ctx context.Context) error {
 	return l.until(ctx, "console", func(ctx context.Context) error {
 		name, err := l.console.name(ctx)
 		if err == nil && name != l.spec.Config.AVDName {
-			err = errs.New(errs.State, "the console on port %d belongs to the device %q", l.claim.port, name)
+			err = errs.New(errs.State, "the console on port %d belongs to the device %q", l.console.port, name)
 		}
 		return err
 	})

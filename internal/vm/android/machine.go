@@ -19,7 +19,6 @@ type Machine struct {
 	dir     string
 	proc    *host.Proc
 	console *console
-	claim   *claim
 
 	done   chan struct{}
 	closed chan struct{} // Close was called
@@ -45,7 +44,7 @@ const (
 
 func newMachine(l *launch) *Machine {
 	m := &Machine{
-		dir: l.spec.Dir, proc: l.proc, console: l.console, claim: l.claim,
+		dir: l.spec.Dir, proc: l.proc, console: l.console,
 		done: make(chan struct{}), closed: make(chan struct{}),
 	}
 	m.wg.Go(m.watch)
@@ -72,7 +71,7 @@ func (m *Machine) Pid() int { return m.proc.Pid() }
 
 // Ports returns the TCP ports of the console and of adb, on the loopback
 // interface.
-func (m *Machine) Ports() (console, adb int) { return m.claim.port, m.claim.port + 1 }
+func (m *Machine) Ports() (console, adb int) { return m.console.port, m.console.port + 1 }
 
 // Done is closed when the emulator has ended and been waited for.
 func (m *Machine) Done() <-chan struct{} { return m.done }
@@ -210,7 +209,7 @@ func (m *Machine) Close() error {
 	m.close.Do(func() {
 		close(m.closed)
 		m.wg.Wait()
-		err = errors.Join(m.claim.lock.Close(), m.proc.Close())
+		err = m.proc.Close()
 	})
 	return err
 }

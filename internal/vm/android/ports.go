@@ -49,17 +49,26 @@ func noPorts(base uint64) error {
 	return errs.New(errs.Resource, "all %d pairs of Android ports, %d to %d, are taken: a host has no more emulators", maxPerHost, firstPort, lastPort+1)
 }
 
-// claim is a pair of ports that nobody else takes while it is held.
+// claim is a pair of ports that no other engine takes while it is held.
 type claim struct {
 	port int // of the console
 	lock io.Closer
 }
 
+func (c *claim) release() { _ = c.lock.Close() } // of a name, which cannot fail
+
 // claimPorts takes the first free pair. The claim, a name in the same network
 // namespace as the ports, holds off other engines, also those of another
-// minimega; an emulator that listens holds off everybody.
+// minimega, until an emulator listens and holds off everybody.
 func claimPorts(base uint64) (*claim, error) {
+	taken, err := listening()
+	if err != nil {
+		return nil, err
+	}
 	for port := range candidates(base) {
+		if taken[port] || taken[port+1] {
+			continue
+		}
 		c, err := claimPort(port)
 		if errors.Is(err, syscall.EADDRINUSE) {
 			continue
@@ -67,14 +76,13 @@ func claimPorts(base uint64) (*claim, error) {
 		if err != nil {
 			return nil, err
 		}
-		taken, err := listening()
-		if err != nil || taken[port] || taken[port+1] {
-			if err = errors.Join(err, c.lock.Close()); err != nil {
-				return nil, err
-			}
-			continue
+		// Whoever had the claim until now may listen by now.
+		if taken, err = listening(); err == nil && !taken[port] && !taken[port+1] {
+			return c, nil
 		}
-		return c, nil
+		if c.release(); err != nil {
+			return nil, err
+		}
 	}
 	return nil, noPorts(base)
 }
@@ -92,7 +100,7 @@ func claimPort(port int) (*claim, error) {
 // namespace.
 func listening() (map[int]bool, error) {
 	ports := map[int]bool{}
-	for _, name := range []string{"/proc/self/net/tcp", "/proc/self/net/tcp6"} {
+	for _, name := range []string{"/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"} {
 		b, err := os.ReadFile(name)
 		if errors.Is(err, fs.ErrNotExist) { // a kernel without IPv6
 			continue
