@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -31,7 +32,7 @@ func holdLock(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock: %w", err)
 	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	err = flock(f, dir)
 	switch {
 	case errors.Is(err, unix.EWOULDBLOCK):
 		return nil, errors.Join(errHeld(dir), f.Close())
@@ -39,6 +40,33 @@ func holdLock(dir string) (*os.File, error) {
 		return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), f.Close())
 	}
 	return f, nil
+}
+
+// deadTime is how long the lock of a process that is gone may stay: one that
+// was killed while it started another leaves it to that until it has become
+// another program.
+const deadTime = 2 * time.Second
+
+// flock takes the lock, or fails at once if its holder lives.
+func flock(f *os.File, dir string) error {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for until := time.Now().Add(deadTime); ; <-tick.C {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) || holderLives(dir) || time.Now().After(until) {
+			return err
+		}
+	}
+}
+
+// holderLives reports whether the process in the pid file, if there is one, lives.
+func holderLives(dir string) bool {
+	text, err := os.ReadFile(filepath.Join(dir, PidName))
+	if err != nil {
+		return true // starting: it has not written it yet
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	return err == nil && pid > 0 && !errors.Is(unix.Kill(pid, 0), unix.ESRCH)
 }
 
 // errHeld says who holds the directory. -force does not help against a daemon

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -35,7 +36,7 @@ func (d *Daemon) vlanNames(vlans *vlan.Registry) error {
 
 // adopt takes over, or with -force removes, what an earlier daemon left.
 func (d *Daemon) adopt(ctx context.Context, deps *command.Deps) error {
-	if err := host.RemoveTemps(d.cfg.Base); err != nil {
+	if err := errors.Join(host.RemoveTemps(d.cfg.Base), host.RemoveTemps(cacheDir(d.cfg.Base))); err != nil {
 		d.log.Warn("temporary files of an earlier minimega remain", "err", err)
 	}
 	if d.cfg.Force {

@@ -50,14 +50,7 @@ func (s *PortSpec) complete() error {
 		}
 	}
 	switch s.Kind {
-	case Tap, Host:
-	case Container:
-		if s.Space == nil {
-			return errs.New(errs.Internal, "a container's port needs its network namespace")
-		}
-		if err := checkLinkName("interface", s.Inside); err != nil {
-			return err
-		}
+	case Tap, Host, Container:
 	default:
 		return errs.New(errs.Invalid, "unknown kind of port: %d", s.Kind)
 	}

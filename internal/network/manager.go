@@ -174,7 +174,9 @@ func (m *Manager) remove(ctx context.Context, taken []*port) error {
 	m.mu.Lock()
 	for _, p := range taken {
 		p.gone = true
-		delete(m.ports, p.Name)
+		if m.ports[p.Name] == p { // the name may have been given to a new device already
+			delete(m.ports, p.Name)
+		}
 	}
 	m.mu.Unlock()
 	host := false

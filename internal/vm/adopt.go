@@ -45,7 +45,7 @@ type instance struct {
 	record  *record
 	invalid error // why there is no record
 	state   State
-	flushed bool
+	gone    bool // only the process is left
 }
 
 // Adopt takes over the VMs of an earlier daemon in the same base directory: it
@@ -96,7 +96,7 @@ func (m *Manager) Discard(ctx context.Context) ([]string, error) {
 	lines := map[int]string{}
 	var mu sync.Mutex // guards lines
 	err = eachInstance(found, func(i *instance) error {
-		if err := i.remove(ctx); err != nil {
+		if err := m.discard(ctx, i); err != nil {
 			return err
 		}
 		mu.Lock()
@@ -168,7 +168,7 @@ func (m *Manager) survey() ([]*instance, error) {
 		if i := byDir[home]; i != nil {
 			i.pids = append(i.pids, p.Pid)
 		} else if m.orphan(home) {
-			i = &instance{id: -1, dir: home, pids: []int{p.Pid}, flushed: true}
+			i = &instance{id: -1, dir: home, pids: []int{p.Pid}, gone: true}
 			byDir[home] = i
 			found = append(found, i)
 		}
@@ -201,8 +201,6 @@ func (m *Manager) orphan(dir string) bool {
 func (i *instance) read() {
 	i.record, i.invalid = readRecord(i.dir)
 	i.state = readState(i.dir)
-	_, err := os.Lstat(filepath.Join(i.dir, flushedName))
-	i.flushed = err == nil
 	_ = host.RemoveTemps(i.dir) // what stays is only untidy
 }
 
@@ -220,14 +218,14 @@ func (i *instance) name() string {
 // adopt makes a VM of an instance, or removes it.
 func (m *Manager) adopt(ctx context.Context, i *instance) (*VM, *Lost, error) {
 	switch {
-	case i.flushed:
-		return nil, nil, i.remove(ctx)
+	case i.gone:
+		return nil, nil, m.discard(ctx, i)
 	case i.invalid != nil || !i.record.Made || i.state == 0:
 		lost := &Lost{ID: i.id, Name: i.name(), Reason: "minimega ended while it was being launched"}
 		if i.record != nil {
 			lost.Namespace = i.record.Namespace
 		}
-		return nil, lost, i.remove(ctx)
+		return nil, lost, m.discard(ctx, i)
 	}
 	v := m.revive(i)
 	var lost *Lost
@@ -236,10 +234,11 @@ func (m *Manager) adopt(ctx context.Context, i *instance) (*VM, *Lost, error) {
 	case i.state.Alive() && len(i.pids) > 0:
 		failed = v.takeOver(ctx, i)
 	case i.state.Alive():
+		failed = m.end(ctx, i)
 		v.lastState(m.remains(v))
 	case len(i.pids) > 0: // it was never said to run again
 		lost = &Lost{ID: v.ID, Name: v.Name, Namespace: v.Namespace, Reason: "minimega ended while it was being started again"}
-		failed = endAll(ctx, i.pids)
+		failed = m.end(ctx, i)
 	}
 	if _, err := os.Readlink(v.linkPath()); err != nil {
 		failed = errors.Join(failed, v.makeLink())
@@ -272,7 +271,7 @@ func (v *VM) takeOver(ctx context.Context, i *instance) error {
 	a, ok := v.manager.engines[v.Type].(Adopter)
 	if !ok {
 		v.fail(errs.New(errs.State, "minimega ended, and no %s can be taken over", v.Type))
-		return endAll(context.Background(), i.pids)
+		return v.manager.end(context.Background(), i)
 	}
 	c := v.Config().Clone()
 	machine, err := a.Adopt(ctx, &Spec{ID: v.ID, Name: v.Name, Namespace: v.Namespace, Dir: v.Dir(), Config: c,
@@ -284,7 +283,7 @@ func (v *VM) takeOver(ctx context.Context, i *instance) error {
 		}
 		err = errs.AtStep(err, "adopt")
 		v.fail(err)
-		return errors.Join(err, endAll(context.Background(), i.pids))
+		return errors.Join(err, v.manager.end(context.Background(), i))
 	}
 	state := i.state
 	if s, ok := machine.(Stater); ok {
@@ -321,6 +320,9 @@ func (m *Manager) remains(v *VM) error {
 
 // lastState is that of a VM whose machine ended while nobody watched.
 func (v *VM) lastState(why error) {
+	if v.spacer() != nil { // they have gone with it
+		v.forgetTaps()
+	}
 	if why != nil {
 		v.fail(why)
 		v.writeConfig()
@@ -329,9 +331,20 @@ func (v *VM) lastState(why error) {
 	v.setState(Quit)
 }
 
-// remove ends the processes of an instance and removes its directory.
-func (i *instance) remove(ctx context.Context) error {
-	return errors.Join(endAll(ctx, i.pids), os.RemoveAll(i.dir))
+// discard ends the processes of an instance and removes its directory.
+func (m *Manager) discard(ctx context.Context, i *instance) error {
+	return errors.Join(m.end(ctx, i), os.RemoveAll(i.dir))
+}
+
+// end ends what is left of the machine of an instance, whatever engine made it.
+func (m *Manager) end(ctx context.Context, i *instance) error {
+	failed := []error{endAll(ctx, i.pids)}
+	for _, e := range m.opts.Engines {
+		if c, ok := e.(Cleaner); ok {
+			failed = append(failed, c.Clean(ctx, i.dir))
+		}
+	}
+	return errors.Join(failed...)
 }
 
 // endAll ends processes by force and returns when they are gone.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"minimega/internal/host"
@@ -52,7 +53,28 @@ func (v *VM) removeDir() error {
 		err = nil
 	}
 	_ = os.Remove(filepath.Dir(v.linkPath())) // only when this was the last one
-	return errors.Join(err, os.RemoveAll(v.Dir()))
+	return errors.Join(err, os.RemoveAll(v.goneDir()), os.RemoveAll(v.Dir()))
+}
+
+// retire renames the directory of a VM that is being flushed: from now on it
+// is none, even if this process dies before all of it has gone.
+func (v *VM) retire() error {
+	err := os.Rename(v.Dir(), v.goneDir())
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // its launch had failed
+	}
+	return err
+}
+
+// unretire is the way back of retire.
+func (v *VM) unretire() {
+	if err := os.Rename(v.goneDir(), v.Dir()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		v.log().Warn("the instance directory is lost", "err", err)
+	}
+}
+
+func (v *VM) goneDir() string {
+	return filepath.Join(v.manager.opts.Base, gonePrefix+strconv.Itoa(v.ID))
 }
 
 func (v *VM) linkPath() string {

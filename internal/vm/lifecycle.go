@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"path/filepath"
 
 	"minimega/internal/errs"
 )
@@ -159,10 +158,14 @@ func (m *Manager) flush(ctx context.Context, vms []*VM) error {
 			failed = append(failed, errs.InVM(m.opts.OnFlush(ctx, v), v.Name))
 		}
 	}
-	markFlushed(gone, true)
+	for _, v := range gone {
+		failed = append(failed, errs.InVM(v.retire(), v.Name))
+	}
 	if len(taps) > 0 {
 		if err := m.opts.Network.Delete(ctx, taps...); err != nil {
-			markFlushed(gone, false)
+			for _, v := range gone {
+				v.unretire()
+			}
 			return err
 		}
 	}
@@ -177,16 +180,4 @@ func (m *Manager) flush(ctx context.Context, vms []*VM) error {
 		return nil
 	}))
 	return errs.Join(failed...)
-}
-
-// markFlushed marks directories that are about to go, or takes the mark away:
-// if the daemon dies half-way, the next one goes on.
-func markFlushed(vms []*VM, mark bool) {
-	for _, v := range vms {
-		if mark {
-			v.writeFile(flushedName, "")
-		} else {
-			_ = os.Remove(filepath.Join(v.Dir(), flushedName))
-		}
-	}
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"time"
 
@@ -15,10 +14,10 @@ import (
 
 const (
 	recordName = "vm.json"
-	// flushedName marks the directory of a VM that is being flushed: what is
-	// left of it when the daemon dies is to be removed.
-	flushedName = "flushed"
-	maxRecord   = 4 << 20 // bytes
+	// gonePrefix starts the name of the directory of a VM that is being
+	// flushed, before its ID: what is left when the daemon dies is removed.
+	gonePrefix = ".gone-"
+	maxRecord  = 4 << 20 // bytes
 )
 
 // record is the file vm.json: all that a later daemon needs to take the VM
@@ -108,15 +107,19 @@ func readState(dir string) State {
 	return 0
 }
 
-// removeStale removes links by UUID whose directory has gone, and namespaces
-// without links.
+// removeStale removes what is left of flushed VMs: their directories, links
+// by UUID that lead nowhere, and namespaces without links.
 func removeStale(base string) error {
+	dirs, err := filepath.Glob(filepath.Join(base, gonePrefix+"*"))
+	failed := []error{err}
+	for _, dir := range dirs {
+		failed = append(failed, os.RemoveAll(dir))
+	}
 	root := filepath.Join(base, "namespaces")
 	spaces, err := os.ReadDir(root)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
+	if !errors.Is(err, os.ErrNotExist) {
+		failed = append(failed, err)
 	}
-	failed := []error{err}
 	for _, ns := range spaces {
 		links, err := filepath.Glob(filepath.Join(root, ns.Name(), "*"))
 		failed = append(failed, err)
@@ -127,5 +130,5 @@ func removeStale(base string) error {
 		}
 		_ = os.Remove(filepath.Join(root, ns.Name())) // only when it is empty
 	}
-	return errors.Join(slices.DeleteFunc(failed, func(err error) bool { return err == nil })...)
+	return errors.Join(failed...)
 }

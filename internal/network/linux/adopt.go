@@ -92,7 +92,7 @@ func (d *Datapath) inherit(ctx context.Context) (*legacy, error) {
 			continue
 		}
 		l.ours[dev.index] = dev
-		if dev.kind == "veth" && dev.peer != 0 {
+		if named && dev.kind == "veth" && dev.peer != 0 { // the peer of a container's is elsewhere
 			l.back[dev.peer] = dev
 		}
 		if n, err := strconv.ParseUint(number, 10, 32); named && err == nil && uint32(n) > d.nextName.Load() {
@@ -160,7 +160,7 @@ func (d *Datapath) adoptPort(ctx context.Context, l *legacy, spec network.PortSp
 		dev, ok = l.back[dev.index]
 	case ok:
 		_, ok = l.ours[dev.index]
-		ok = ok && dev.kind == "tun"
+		ok = ok && dev.kind == map[network.Kind]string{network.Tap: "tun", network.Container: "veth"}[spec.Kind]
 	}
 	if !ok {
 		return p, nil, nil

@@ -73,6 +73,9 @@ func (b *building) tryCables(ctx context.Context, todo []int) (again []int, err 
 // segment's would lose frames.
 func (b *building) cable(at int, tap string) (*nl.NetlinkRequest, error) {
 	p, mtu := &b.ports[at], 0
+	if p.Space == nil || p.Inside == "" {
+		return nil, errs.New(errs.Internal, "a container's port needs its network namespace")
+	}
 	if s := b.segments[at]; s != nil {
 		mtu = s.mtu
 	}
@@ -92,6 +95,7 @@ func (b *building) cable(at int, tap string) (*nl.NetlinkRequest, error) {
 		peer.AddRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(mtu)))
 	}
 	r.AddData(name(tap))
+	r.AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(b.d.mark+p.Owner)))
 	r.AddData(info)
 	return r, nil
 }

@@ -127,7 +127,7 @@ func storeCache(dir, name string, value any) {
 	if err != nil {
 		return
 	}
-	f, err := os.CreateTemp(dir, name+".*")
+	f, err := os.CreateTemp(dir, "."+name+".*")
 	if err != nil {
 		return
 	}
