@@ -23,7 +23,7 @@ var layers = [][]string{
 	{"internal/command"},
 	{"internal/namespace"},
 	{"internal/vm", "internal/network", "internal/capture", "internal/record", "internal/jobs", "internal/optimize", "internal/disk", "internal/vlan", "internal/minilog", "internal/fetch", "internal/rfbplay"},
-	{"internal/vm/kvm", "internal/vm/android", "internal/network/linux", "internal/network/networktest", "internal/guest", "internal/qmp"},
+	{"internal/vm/kvm", "internal/vm/container", "internal/vm/android", "internal/network/linux", "internal/network/networktest", "internal/guest", "internal/qmp"},
 	{"internal/basedir", "internal/statefile", "internal/host", "internal/prompt"},
 	{"internal/undo", "internal/errs", "internal/version"},
 	{"pkg/miniclient", "pkg/minicli", "pkg/vnc", "pkg/ranges"},
@@ -32,6 +32,7 @@ var layers = [][]string{
 // up lists the imports that go up, each with its reason.
 var up = map[string]string{
 	"internal/vm/kvm internal/vm":                   "an engine implements the interface of its owner",
+	"internal/vm/container internal/vm":             "an engine implements the interface of its owner",
 	"internal/vm/android internal/vm":               "likewise",
 	"internal/network/linux internal/network":       "a datapath implements the interface of its owner",
 	"internal/network/networktest internal/network": "the shared suite of that interface",

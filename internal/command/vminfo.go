@@ -149,7 +149,7 @@ func appendVM(b []byte, in *vm.Info) []byte {
 	case vm.KVM:
 		appendKVM(o, &c.KVMConfig, in.VNCPort)
 	case vm.Container:
-		appendContainer(o, &c.ContainerConfig)
+		appendContainer(o, in)
 	case vm.Android:
 		appendAndroid(o, in)
 	}
@@ -232,14 +232,15 @@ func appendDisks(o *object, disks []vm.DiskConfig) {
 	o.b = append(o.b, ']')
 }
 
-func appendContainer(o *object, k *vm.ContainerConfig) {
+func appendContainer(o *object, in *vm.Info) {
+	k := &in.Config.ContainerConfig
 	o.str("FilesystemPath", k.FilesystemPath)
 	o.str("Hostname", k.Hostname)
 	o.strs("Init", k.Init)
 	o.str("Preinit", k.Preinit)
 	o.num("Fifos", int64(k.Fifos))
 	o.dict("VolumePaths", k.VolumePaths)
-	o.num("ConsolePort", 0)
+	o.num("ConsolePort", int64(in.Console))
 }
 
 func appendAndroid(o *object, in *vm.Info) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"sync"
 	"syscall"
 
@@ -19,6 +20,7 @@ type ProcSpec struct {
 	Env  []string // nil for ours
 	// Output takes stdout and stderr; nil for /dev/null. The caller keeps it.
 	Output *os.File
+	Files  []*os.File // descriptors 3, 4 and so on; the caller keeps them
 }
 
 // Proc is a process in its own session, watched through a pidfd: a pid that
@@ -56,7 +58,7 @@ func (s ProcStatus) String() string {
 func (s ProcStatus) OK() bool { return s.Signal == 0 && s.Code == 0 }
 
 // StartProc starts the process with stdin from /dev/null. It inherits nothing
-// else, survives this process, and dumps no core (a core of a VM is as large
+// but what is given, survives this process, and dumps no core (a core of a VM is as large
 // as its memory).
 func StartProc(s ProcSpec) (*Proc, error) {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
@@ -75,14 +77,25 @@ func StartProc(s ProcSpec) (*Proc, error) {
 	// own descriptors are close-on-exec already; older kernels lack the call.
 	_ = unix.CloseRange(3, 1<<31-1, unix.CLOSE_RANGE_CLOEXEC)
 	fd := -1
+	files := []uintptr{null.Fd(), out.Fd(), out.Fd()}
+	for _, f := range s.Files {
+		conn, err := f.SyscallConn() // unlike Fd, it leaves the descriptor non-blocking
+		if err == nil {
+			err = conn.Control(func(fd uintptr) { files = append(files, fd) })
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
 	pid, err := syscall.ForkExec(s.Path, append([]string{s.Path}, s.Args...), &syscall.ProcAttr{
 		Dir: s.Dir, Env: s.Env,
-		Files: []uintptr{null.Fd(), out.Fd(), out.Fd()},
+		Files: files,
 		Sys:   &syscall.SysProcAttr{Setsid: true, PidFD: &fd},
 	})
 	if err != nil {
 		return nil, &os.PathError{Op: "start", Path: s.Path, Err: err}
 	}
+	runtime.KeepAlive(s.Files)
 	// Best effort: without the limit everything works, cores are just larger.
 	_ = unix.Prlimit(pid, unix.RLIMIT_CORE, &unix.Rlimit{}, nil)
 	if fd < 0 { // kernel without CLONE_PIDFD; the pid is ours until we reap it

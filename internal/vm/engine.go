@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"os"
 
 	"minimega/pkg/vnc"
 )
@@ -29,10 +30,28 @@ type Spec struct {
 	Namespace string
 	Dir       string // instance directory, exists, mode 0700
 	Config    *Config
+	// Space is the network namespace of a Spacer's machine, with its interfaces
+	// veth0, veth1 and so on in it. The caller keeps it.
+	Space *os.File
 	// VNCPort is the port of the screen that the machine had before, to be
 	// taken again if it is free; 0 for any.
 	VNCPort int
 	Log     *slog.Logger
+}
+
+// Spacer is an Engine whose machines live in network namespaces of the host.
+// Their ports go when they end.
+type Spacer interface {
+	// NewSpace makes a network namespace, which lasts as long as it is open or
+	// used by a machine.
+	NewSpace(ctx context.Context) (*os.File, error)
+}
+
+// Cleaner is an Engine whose machines leave more than processes with the
+// instance directory on their command line, and files in it.
+type Cleaner interface {
+	// Clean ends and removes it.
+	Clean(ctx context.Context, dir string) error
 }
 
 // Adopter is an Engine whose machines a later daemon can take over.
@@ -88,6 +107,10 @@ type (
 	// Running or Paused.
 	Stater interface {
 		Status(ctx context.Context) (State, error)
+	}
+	// Consoler has a text console on a TCP port.
+	Consoler interface {
+		ConsolePort() int
 	}
 	// Displayer has a screen that speaks VNC.
 	Displayer interface {

@@ -71,6 +71,9 @@ func (v *VM) info() Info {
 		if e, ok := machine.(Emulator); ok {
 			in.Console, in.ADB = e.Ports()
 		}
+		if c, ok := machine.(Consoler); ok {
+			in.Console = c.ConsolePort()
+		}
 	}
 	if len(c.Networks) == 0 {
 		return in
@@ -200,6 +203,9 @@ func (in *Info) Serial() string {
 }
 
 func (in *Info) appendContainer(row []string) []string {
+	if c := in.Config; in.Type == Container {
+		return append(row, c.FilesystemPath, c.Hostname, words(c.Init), c.Preinit, notApplicable, tagsJSON(c.VolumePaths), strconv.Itoa(in.Console))
+	}
 	return append(row, notApplicable, notApplicable, notApplicable, notApplicable, notApplicable, notApplicable, notApplicable)
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -204,16 +205,23 @@ func (v *VM) launch(ctx context.Context) error {
 func (v *VM) makeMachine(ctx context.Context) error {
 	again := v.relaunched()
 	var machine Machine
+	var space *os.File
 	dir := undo.Step{Name: "make instance directory", Do: func(context.Context) error { return v.makeDir() }, Undo: v.removeDir}
-	taps := undo.Step{Name: "make taps", Do: v.makeTaps, Undo: v.removeTaps}
-	if again { // directory and taps are still those of the first launch, and stay
-		dir.Do, taps.Do = v.keep, v.keep
-		dir.Undo, taps.Undo = nil, nil
+	ns := undo.Step{Name: "make network namespace", Do: v.keep}
+	taps := undo.Step{Name: "make taps", Do: func(ctx context.Context) error { return v.makeTaps(ctx, space) }, Undo: v.removeTaps}
+	if spacer := v.spacer(); spacer != nil {
+		ns.Do = func(ctx context.Context) (err error) { space, err = spacer.NewSpace(ctx); return err }
+		defer func() { _ = space.Close() }() // the machine has it
+	} else if again { // the taps are still those of the first launch, and stay
+		taps.Do, taps.Undo = v.keep, nil
 	}
-	err := undo.Run(ctx, dir, taps, undo.Step{Name: "start " + v.Type.String(), Do: func(ctx context.Context) (err error) {
+	if again { // so does the directory
+		dir.Do, dir.Undo = v.keep, nil
+	}
+	err := undo.Run(ctx, dir, ns, taps, undo.Step{Name: "start " + v.Type.String(), Do: func(ctx context.Context) (err error) {
 		c := v.Config().Clone()
 		machine, err = v.manager.engines[v.Type].Launch(ctx, &Spec{
-			ID: v.ID, Name: v.Name, Namespace: v.Namespace, Dir: v.Dir(), Config: c, Log: v.log()})
+			ID: v.ID, Name: v.Name, Namespace: v.Namespace, Dir: v.Dir(), Config: c, Space: space, Log: v.log()})
 		if err != nil {
 			return err
 		}
@@ -234,15 +242,23 @@ func (v *VM) makeMachine(ctx context.Context) error {
 
 func (v *VM) keep(context.Context) error { return nil }
 
-// makeTaps makes a port for every interface, all or none.
-func (v *VM) makeTaps(ctx context.Context) error {
+// spacer returns the engine if its machines live in network namespaces.
+func (v *VM) spacer() Spacer {
+	s, _ := v.manager.engines[v.Type].(Spacer)
+	return s
+}
+
+// makeTaps makes a port for every interface, all or none. space is the network
+// namespace of the interfaces, nil for a machine that opens taps.
+func (v *VM) makeTaps(ctx context.Context, space *os.File) error {
 	c := v.Config()
-	if len(c.Networks) == 0 || v.Type != KVM {
+	if len(c.Networks) == 0 || space == nil && v.Type != KVM {
 		return nil
 	}
 	specs := make([]network.PortSpec, len(c.Networks))
 	for i, n := range c.Networks {
 		specs[i] = v.portSpec(i, n)
+		specs[i].Space, specs[i].Inside = space, fmt.Sprintf("veth%d", i)
 	}
 	ports, err := v.manager.opts.Network.Create(ctx, specs)
 	if err != nil {
@@ -260,12 +276,25 @@ func (v *VM) makeTaps(ctx context.Context) error {
 
 // portSpec is the port of an interface.
 func (v *VM) portSpec(i int, n NetConfig) network.PortSpec {
-	return network.PortSpec{Kind: network.Tap, Bridge: n.Bridge, VLAN: n.VLAN, Namespace: v.Namespace,
+	kind := network.Tap
+	if v.spacer() != nil {
+		kind = network.Container
+	}
+	return network.PortSpec{Kind: kind, Bridge: n.Bridge, VLAN: n.VLAN, Namespace: v.Namespace,
 		Owner: fmt.Sprintf("vm %s:%d", v.Name, i), MAC: n.MAC}
 }
 
 // removeTaps takes the ports away again.
 func (v *VM) removeTaps() error {
+	names := v.forgetTaps()
+	if len(names) == 0 {
+		return nil
+	}
+	return v.manager.taps.remove(names)
+}
+
+// forgetTaps returns the names of the ports, which are somebody else's then.
+func (v *VM) forgetTaps() []string {
 	names := v.tapNames()
 	if len(names) == 0 {
 		return nil
@@ -277,7 +306,7 @@ func (v *VM) removeTaps() error {
 	}
 	v.config = n
 	v.mu.Unlock()
-	return v.manager.opts.Network.Delete(context.Background(), names...)
+	return names
 }
 
 func (v *VM) tapNames() []string {

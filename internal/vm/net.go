@@ -18,8 +18,10 @@ func (m *Manager) ConnectNet(ctx context.Context, namespace, target string, inde
 			if b == "" {
 				b = DefaultBridge
 			}
-			if err := m.opts.Network.Connect(ctx, n.Tap, b, vlan); err != nil {
-				return err
+			if n.Tap != "" { // a container that has ended has none: it is for the next start
+				if err := m.opts.Network.Connect(ctx, n.Tap, b, vlan); err != nil {
+					return err
+				}
 			}
 			n.Bridge, n.VLAN, n.Alias = b, vlan, alias
 			return nil
@@ -31,8 +33,10 @@ func (m *Manager) ConnectNet(ctx context.Context, namespace, target string, inde
 func (m *Manager) DisconnectNet(ctx context.Context, namespace, target string, index int) error {
 	return m.eachTarget(ctx, namespace, target, "disconnect network", made, func(v *VM, ctx context.Context) error {
 		return v.moveNet(ctx, index, func(n *NetConfig) error {
-			if err := m.opts.Network.Disconnect(ctx, n.Tap); err != nil {
-				return err
+			if n.Tap != "" {
+				if err := m.opts.Network.Disconnect(ctx, n.Tap); err != nil {
+					return err
+				}
 			}
 			n.Bridge, n.VLAN, n.Alias = "", Disconnected, ""
 			return nil

@@ -160,6 +160,11 @@ func (v *VM) watch(m Machine, ended chan struct{}) {
 	if err := m.Close(); err != nil {
 		v.log().Warn("closing a machine that ended", "err", err)
 	}
+	if v.spacer() != nil { // its network namespace is gone
+		if err := v.removeTaps(); err != nil {
+			v.log().Warn("removing the taps of a machine that ended", "err", err)
+		}
+	}
 	if err := m.Err(); err != nil {
 		v.log().Warn("machine ended by itself", "err", err)
 		v.fail(err)

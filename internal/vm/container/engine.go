@@ -1,0 +1,165 @@
+// Package container makes containers: processes in namespaces of their own,
+// limited by control groups, without what they could harm the host with.
+//
+// A container has two processes of minimega's: a keeper on the host, which
+// holds its console and learns how init ended, so that both outlive the daemon,
+// and the first process inside, which becomes init when the VM is started. Both
+// are programs of package stage, made of a few system calls.
+package container
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"time"
+
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+
+	"minimega/internal/errs"
+	"minimega/internal/vm"
+	"minimega/internal/vm/container/cgroup"
+)
+
+// Options change how containers are made. Base is needed.
+type Options struct {
+	Base          string // base directory: its containers are this engine's
+	Cgroups       string // where control groups are mounted, default /sys/fs/cgroup
+	ConsoleListen string // address for console clients, default 127.0.0.1
+	Pids          uint64 // most processes in a container, default 4096
+	Roots         Roots  // default: directories
+	StartTimeout  time.Duration
+}
+
+// Root is a file system, prepared for containers.
+type Root struct {
+	// Lower are its layers, topmost first: directories that containers with
+	// snapshot share. One without snapshot can have only one, and writes to it.
+	Lower []string
+}
+
+// Roots prepares the file systems that configurations name. A prepared one is
+// there until the engine is closed.
+type Roots interface {
+	Root(ctx context.Context, path string) (Root, error)
+}
+
+// Engine makes machines of type vm.Container.
+type Engine struct {
+	opts   Options
+	log    *slog.Logger
+	groups *cgroup.Tree
+	broken error // why no container can be made here
+	filter []bpf.RawInstruction
+}
+
+// New returns an engine. What this host lacks is said when a container is made.
+func New(opts Options, log *slog.Logger) *Engine {
+	if opts.ConsoleListen == "" {
+		opts.ConsoleListen = "127.0.0.1"
+	}
+	if opts.Cgroups == "" {
+		opts.Cgroups = cgroup.DefaultRoot
+	}
+	if opts.Pids == 0 {
+		opts.Pids = 4096
+	}
+	if opts.Roots == nil {
+		opts.Roots = directories{}
+	}
+	if opts.StartTimeout == 0 {
+		opts.StartTimeout = time.Minute
+	}
+	e := &Engine{opts: opts, log: log}
+	sum := sha256.Sum256([]byte(opts.Base))
+	e.groups, e.broken = cgroup.Open(opts.Cgroups, filepath.Join("minimega", hex.EncodeToString(sum[:])[:8]))
+	if e.broken == nil {
+		e.filter, e.broken = seccompFilter()
+	}
+	return e
+}
+
+// Close removes the engine's control groups. Machines are not its own.
+func (e *Engine) Close() error {
+	if e.groups == nil {
+		return nil
+	}
+	return e.groups.Close()
+}
+
+// Type returns vm.Container.
+func (e *Engine) Type() vm.Type { return vm.Container }
+
+// Ready tells what keeps this host from making containers, nil if nothing does.
+func (e *Engine) Ready(context.Context) error {
+	if e.broken != nil {
+		return e.broken
+	}
+	if os.Geteuid() != 0 {
+		return errs.WithRemedy(errs.New(errs.Permission, "containers need root"), "run minimega as root")
+	}
+	return nil
+}
+
+// Missing names the limits that this host cannot set.
+func (e *Engine) Missing() []string {
+	if e.groups == nil {
+		return nil
+	}
+	return e.groups.Missing()
+}
+
+// NewSpace makes the network namespace of a machine. It lasts as long as a
+// process is in it or the file is open.
+func (e *Engine) NewSpace(context.Context) (*os.File, error) {
+	type result struct {
+		file *os.File
+		err  error
+	}
+	made := make(chan result, 1)
+	go func() {
+		// The thread leaves our network namespace: unless it comes back, it must
+		// not serve others, and ends with this goroutine.
+		runtime.LockOSThread()
+		file, err, back := newSpace()
+		made <- result{file, err}
+		if back {
+			runtime.UnlockOSThread()
+		}
+	}()
+	r := <-made
+	return r.file, r.err
+}
+
+func newSpace() (file *os.File, err error, back bool) {
+	const path = "/proc/thread-self/ns/net"
+	was, err := os.Open(path)
+	if err != nil {
+		return nil, err, true
+	}
+	defer was.Close()
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		return nil, errs.New(errs.KindOf(permission(err)), "cannot make a network namespace: %w", err), true
+	}
+	file, err = os.Open(path)
+	back = unix.Setns(int(was.Fd()), unix.CLONE_NEWNET) == nil
+	return file, err, back
+}
+
+// permission gives EPERM its kind.
+func permission(err error) error {
+	if err == unix.EPERM {
+		return errs.Wrap(errs.Permission, err)
+	}
+	return err
+}
+
+// groupName is the control group of a machine.
+func groupName(dir string) string { return filepath.Base(dir) }
+
+func fifoName(i uint64) string { return "fifo" + strconv.FormatUint(i, 10) }

@@ -1,0 +1,336 @@
+package container
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"minimega/internal/errs"
+	"minimega/internal/host"
+	"minimega/internal/undo"
+	"minimega/internal/vm"
+	"minimega/internal/vm/container/cgroup"
+	"minimega/internal/vm/container/stage"
+)
+
+// Names in the instance directory.
+const (
+	upperName   = "fs"
+	workName    = "fs_work"
+	uuidName    = "uuid"
+	statusName  = "status"
+	consoleName = "console"
+)
+
+const undoTime = 10 * time.Second
+
+// launch is one machine in the making.
+type launch struct {
+	e    *Engine
+	spec *vm.Spec
+	root Root
+	plan *plan
+
+	group   *cgroup.Group
+	pty     *terminal
+	start   *os.File // eventfd that lets init run
+	program *program
+	keeper  *host.Proc
+	report  *os.File
+	init    *process
+	console *console
+}
+
+// Launch makes a container whose init waits to be executed.
+func (e *Engine) Launch(ctx context.Context, s *vm.Spec) (vm.Machine, error) {
+	ctx, cancel := context.WithTimeout(ctx, e.opts.StartTimeout)
+	defer cancel()
+	l := &launch{e: e, spec: s}
+	err := undo.Run(ctx,
+		undo.Step{Name: "prepare file system", Do: l.prepareRoot, Undo: l.removeFiles},
+		undo.Step{Name: "make control group", Do: l.makeGroup, Undo: func() error { return l.group.Remove(context.Background()) }},
+		undo.Step{Name: "open terminal", Do: l.openTerminal, Undo: func() error { return errors.Join(l.pty.Close(), l.start.Close()) }},
+		undo.Step{Name: "start container", Do: l.run, Undo: l.end},
+		undo.Step{Name: "set up container", Do: l.await, Undo: func() error { return l.init.close() }},
+		undo.Step{Name: "check init", Do: l.checkInit},
+		undo.Step{Name: "open console", Do: l.openConsole, Undo: func() error { return l.console.Close() }},
+	)
+	if err != nil {
+		return nil, errs.InVM(err, s.Name)
+	}
+	if err := l.pty.closeRest(); err != nil {
+		s.Log.Warn("closing what the container has taken over", "err", err)
+	}
+	return newMachine(l), nil
+}
+
+func (l *launch) path(name string) string { return filepath.Join(l.spec.Dir, name) }
+
+// prepareRoot writes the plan and makes the files that it names. What an
+// earlier run left in the directory is replaced.
+func (l *launch) prepareRoot(ctx context.Context) (err error) {
+	if l.root, err = l.e.opts.Roots.Root(ctx, l.spec.Config.FilesystemPath); err != nil {
+		return err
+	}
+	if err := l.removeFiles(); err != nil {
+		return err
+	}
+	if err = l.makeFiles(); err != nil {
+		return errors.Join(err, l.removeFiles())
+	}
+	return nil
+}
+
+func (l *launch) makeFiles() error {
+	c := l.spec.Config
+	if c.Hostname == "" {
+		c.Hostname = l.spec.Name
+	}
+	pl := &plan{dir: l.spec.Dir, hostname: c.Hostname, init: c.Init, preinit: c.Preinit, overlay: c.Snapshot, filter: l.e.filter}
+	l.plan = pl
+	if err := l.makeRoot(pl); err != nil {
+		return err
+	}
+	if err := host.WriteFile(l.path(uuidName), []byte(c.UUID+"\n"), 0o400); err != nil {
+		return err
+	}
+	if _, err := os.Stat(uuidPath); err == nil {
+		pl.uuid = l.path(uuidName)
+	}
+	for i := range c.Fifos {
+		path := l.path(fifoName(i))
+		if err := unix.Mkfifo(path, 0o660); err != nil {
+			return fmt.Errorf("make %s: %w", fifoName(i), err)
+		}
+		pl.fifos = append(pl.fifos, path)
+	}
+	var err error
+	pl.volumes, err = makeVolumes(c.VolumePaths)
+	return err
+}
+
+// makeRoot readies the directory that becomes the root.
+func (l *launch) makeRoot(pl *plan) error {
+	pl.lower = l.root.Lower
+	if !pl.overlay {
+		if len(pl.lower) != 1 {
+			return errs.WithRemedy(errs.New(errs.Unsupported, "a file system of several layers cannot be written in place"),
+				"set `vm config snapshot true`")
+		}
+		pl.root = pl.lower[0]
+		return nil
+	}
+	pl.root = l.path(upperName)
+	if err := os.Mkdir(pl.root, 0o755); err != nil {
+		return err
+	}
+	if err := os.Mkdir(l.path(workName), 0o700); err != nil {
+		return err
+	}
+	// The overlay shows its own top directory: it is to look like the one below.
+	var st unix.Stat_t
+	if err := unix.Stat(pl.lower[0], &st); err != nil {
+		return fmt.Errorf("%s: %w", pl.lower[0], err)
+	}
+	return errors.Join(os.Lchown(pl.root, int(st.Uid), int(st.Gid)), unix.Chmod(pl.root, st.Mode&0o7777))
+}
+
+// removeFiles takes back makeFiles.
+func (l *launch) removeFiles() error {
+	var failed []error
+	for _, name := range []string{upperName, workName, uuidName, statusName, consoleName} {
+		failed = append(failed, os.RemoveAll(l.path(name)))
+	}
+	for i := range l.spec.Config.Fifos {
+		failed = append(failed, os.RemoveAll(l.path(fifoName(i))))
+	}
+	return errors.Join(failed...)
+}
+
+func (l *launch) makeGroup(context.Context) (err error) {
+	c := l.spec.Config
+	l.group, err = l.e.groups.Make(groupName(l.spec.Dir), cgroup.Limits{CPUs: c.VCPUs, Memory: c.Memory << 20, Pids: l.e.opts.Pids})
+	if err != nil {
+		return err
+	}
+	l.plan.enter, l.plan.group = l.group.Enter(), l.group.Dir()
+	return nil
+}
+
+func (l *launch) openTerminal(context.Context) (err error) {
+	if l.pty, err = newTerminal(); err != nil {
+		return err
+	}
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+	if err != nil {
+		return errors.Join(err, l.pty.Close())
+	}
+	l.start = os.NewFile(uintptr(fd), "eventfd")
+	return nil
+}
+
+// run starts the keeper, which starts the container.
+func (l *launch) run(context.Context) (err error) {
+	l.program = l.plan.build()
+	image, err := l.program.Open(imageName)
+	if err != nil {
+		return err
+	}
+	defer image.Close()
+	status, err := os.OpenFile(l.path(statusName), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	defer status.Close()
+	report, write, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer write.Close()
+	l.keeper, err = host.StartProc(host.ProcSpec{
+		Path: "/proc/self/fd/" + strconv.Itoa(int(image.Fd())), Args: []string{keeperWord, l.spec.Dir}, Dir: "/", Env: []string{},
+		Files: []*os.File{write, l.pty.master, l.start, status, l.pty.mount, l.pty.slave, l.spec.Space},
+	})
+	if err != nil {
+		return errors.Join(executable(err), report.Close())
+	}
+	l.report = report
+	return nil
+}
+
+// imageName is what the kernel calls the executable of the first stage.
+const imageName = "minimega-container"
+
+// keeperWord is the first argument of every keeper; its directory follows.
+const keeperWord = "keeper"
+
+// executable says what may be wrong with executing a file in memory.
+func executable(err error) error {
+	if errors.Is(err, unix.EACCES) {
+		return errs.WithRemedy(errs.Wrap(errs.Permission, err), "sysctl vm.memfd_noexec=0")
+	}
+	return err
+}
+
+// end takes back run.
+func (l *launch) end() error {
+	ctx, cancel := context.WithTimeout(context.Background(), undoTime)
+	defer cancel()
+	return errors.Join(l.group.Kill(ctx), l.keeper.Kill(ctx), l.keeper.Close(), l.report.Close())
+}
+
+// await reads the keeper's reports until all is set up.
+func (l *launch) await(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { _ = l.report.SetReadDeadline(time.Now()) })
+	defer stop()
+	for {
+		what, value, err := l.readReport()
+		switch {
+		case err != nil:
+			return errors.Join(l.silent(ctx, err), l.init.close())
+		case what == recordReady:
+			return nil
+		}
+		if l.init, err = openProcess(int(value)); err != nil {
+			return err
+		}
+	}
+}
+
+// readReport reads one record. That of a failure becomes an error.
+func (l *launch) readReport() (what, value uint64, err error) {
+	var record [stage.RecordSize]byte
+	if _, err := io.ReadFull(l.report, record[:]); err != nil {
+		return 0, 0, err
+	}
+	what, value = binary.NativeEndian.Uint64(record[:]), binary.NativeEndian.Uint64(record[8:])
+	if what == recordPid || what == recordReady {
+		return what, value, nil
+	}
+	f, err := l.program.Failure(record[:])
+	if err != nil {
+		return 0, 0, err
+	}
+	return 0, 0, l.plan.failure(f)
+}
+
+// silent words the end of the reports.
+func (l *launch) silent(ctx context.Context, err error) error {
+	switch {
+	case ctx.Err() != nil:
+		return errs.New(errs.Unreachable, "the container is not set up in time: %w", ctx.Err())
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return errs.New(errs.State, "the container ended while it was set up")
+	}
+	return err
+}
+
+// failure gives the failure of a call its kind and remedy.
+func (pl *plan) failure(f *stage.Failure) error {
+	text := errors.New(pl.failed(f))
+	switch {
+	case f.Name == stepPreinit:
+		return errs.Wrap(errs.State, text)
+	case f.Name == stepInit && f.Errno == unix.ENOENT:
+		return errs.WithRemedy(errs.New(errs.NotFound, "the file system has no %s to run as init", pl.init[0]),
+			"set `vm config init`")
+	case f.Name == stepInit && f.Errno == unix.EACCES:
+		return errs.New(errs.Invalid, "init %s cannot be executed: it is no program", pl.init[0])
+	case f.Name == stepInit && f.Errno == unix.ENOEXEC:
+		return errs.New(errs.Invalid, "init %s is no program for this processor", pl.init[0])
+	case f.Name == "mount overlay":
+		return errs.WithRemedy(errs.New(errs.Unsupported, "%w", text),
+			"put the base directory on a file system that an overlay can write to, or set `vm config snapshot false`")
+	case f.Errno == unix.ENOSPC:
+		return errs.Wrap(errs.Resource, text)
+	case f.Errno == unix.EPERM:
+		return errs.Wrap(errs.Permission, text)
+	}
+	return text
+}
+
+func (l *launch) checkInit(context.Context) error { return checkProgram(l.init.root(), l.plan.init[0]) }
+
+func (l *launch) openConsole(context.Context) (err error) {
+	l.console, err = openConsole(l.pty.master, l.path(consoleName), l.e.opts.ConsoleListen, l.spec.Log)
+	return err
+}
+
+// makeVolumes checks the directories of the host, and makes those whose parent
+// exists.
+func makeVolumes(paths map[string]string) ([]volume, error) {
+	var list []volume
+	for inside, source := range paths {
+		v := volume{inside: filepath.Clean("/" + inside), source: source}
+		if v.inside == "/" {
+			return nil, errs.New(errs.Invalid, "a volume cannot take the place of the whole file system: %q", inside)
+		}
+		st, err := os.Stat(source)
+		if errors.Is(err, os.ErrNotExist) {
+			if err = os.Mkdir(source, 0o755); err == nil {
+				st, err = os.Stat(source)
+			}
+		}
+		switch {
+		case errors.Is(err, os.ErrNotExist):
+			return nil, errs.WithRemedy(errs.New(errs.NotFound, "volume %s: there is no directory %s on the host", v.inside, filepath.Dir(source)),
+				"make it, or set `vm config volume` to another")
+		case err != nil:
+			return nil, fmt.Errorf("volume %s: %w", v.inside, err)
+		}
+		v.file = !st.IsDir()
+		list = append(list, v)
+	}
+	// What is mounted inside another comes after it.
+	slices.SortFunc(list, func(a, b volume) int { return len(a.inside) - len(b.inside) })
+	return list, nil
+}

@@ -1,0 +1,282 @@
+package container
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"minimega/internal/errs"
+	"minimega/internal/host"
+	"minimega/internal/vm"
+	"minimega/internal/vm/container/cgroup"
+)
+
+// Machine is a running container.
+type Machine struct {
+	spec    *vm.Spec
+	plan    *plan // nil for an adopted one
+	keeper  *host.Proc
+	init    *process
+	group   *cgroup.Group
+	console *console
+	start   *os.File // eventfd; nil once started
+	launch  *launch  // reads the report of the start; nil for an adopted one
+
+	done   chan struct{}
+	closed chan struct{} // Close was called
+	close  sync.Once
+	wg     sync.WaitGroup
+	turn   chan struct{} // one change of start and pause at a time
+
+	mu     sync.Mutex // guards the fields below
+	killed bool
+	err    error
+}
+
+var (
+	_ vm.Engine   = (*Engine)(nil)
+	_ vm.Machine  = (*Machine)(nil)
+	_ vm.Consoler = (*Machine)(nil)
+	_ vm.Stater   = (*Machine)(nil)
+)
+
+const (
+	forceTime = 10 * time.Second
+	startTime = 10 * time.Second
+)
+
+func newMachine(l *launch) *Machine {
+	m := &Machine{spec: l.spec, keeper: l.keeper, init: l.init, group: l.group, console: l.console, start: l.start,
+		done: make(chan struct{}), closed: make(chan struct{}), turn: make(chan struct{}, 1)}
+	if l.report != nil {
+		m.launch = l
+	}
+	m.wg.Go(m.watch)
+	return m
+}
+
+// watch lets go of everything when the container has ended.
+func (m *Machine) watch() {
+	select {
+	case <-m.keeper.Done():
+	case <-m.closed:
+		return
+	}
+	failed := []error{m.init.kill()} // if the keeper was ended and not init
+	ctx, cancel := context.WithTimeout(context.Background(), forceTime)
+	defer cancel()
+	failed = append(failed, m.group.Kill(ctx), m.group.Remove(ctx), m.console.Close())
+	if err := errors.Join(failed...); err != nil {
+		m.spec.Log.Warn("removing what a container left", "vm", m.spec.Name, "err", err)
+	}
+	m.mu.Lock()
+	m.err = m.verdict()
+	m.mu.Unlock()
+	close(m.done)
+}
+
+// verdict tells why the container ended. Its init may end as it likes; being
+// killed is what nobody asks for.
+func (m *Machine) verdict() error {
+	if m.killed {
+		return nil
+	}
+	if m.err != nil {
+		return m.err
+	}
+	return verdict(m.spec.Dir)
+}
+
+// verdict reads what the keeper wrote.
+func verdict(dir string) error {
+	text, err := os.ReadFile(filepath.Join(dir, statusName))
+	if err != nil || len(text) != 4 {
+		return errs.New(errs.State, "its keeper was ended")
+	}
+	ws := unix.WaitStatus(binary.NativeEndian.Uint32(text))
+	if ws.Signaled() {
+		return errs.New(errs.State, "init was killed by signal %d (%v)", int(ws.Signal()), ws.Signal())
+	}
+	return nil
+}
+
+// Pid returns the process id of init on the host.
+func (m *Machine) Pid() int { return m.init.pid }
+
+// Done is closed when the container has ended.
+func (m *Machine) Done() <-chan struct{} { return m.done }
+
+// Err tells why it ended, see vm.Machine.
+func (m *Machine) Err() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.err
+}
+
+// ConsolePort is the TCP port of the console.
+func (m *Machine) ConsolePort() int { return m.console.port() }
+
+// take waits for the right to change the state; give passes it on.
+func (m *Machine) take(ctx context.Context) error {
+	select {
+	case <-m.done:
+		return errs.New(errs.State, "the container has ended")
+	case m.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (m *Machine) give() { <-m.turn }
+
+// Start executes init, or lets all processes go on.
+func (m *Machine) Start(ctx context.Context) error {
+	if err := m.take(ctx); err != nil {
+		return err
+	}
+	defer m.give()
+	if m.start == nil {
+		return m.late(m.group.Thaw(ctx))
+	}
+	if _, err := m.start.Write([]byte{1, 0, 0, 0, 0, 0, 0, 0}); err != nil {
+		return fmt.Errorf("start init: %w", err)
+	}
+	err := m.executed(ctx)
+	if err != nil {
+		return err
+	}
+	err = m.start.Close()
+	m.start = nil
+	return err
+}
+
+// executed waits until init runs. An adopted container has nobody to tell.
+func (m *Machine) executed(ctx context.Context) error {
+	l := m.launch
+	if l == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, startTime)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { _ = l.report.SetReadDeadline(time.Now()) })
+	defer stop()
+	_, _, err := l.readReport()
+	if errors.Is(err, io.EOF) { // closed by the execution
+		m.launch = nil
+		return l.report.Close()
+	}
+	if err == nil {
+		err = errs.New(errs.Internal, "the container reports that it is ready a second time")
+	}
+	m.mu.Lock()
+	m.err = err
+	m.mu.Unlock()
+	return err
+}
+
+// Stop freezes all processes.
+func (m *Machine) Stop(ctx context.Context) error {
+	if err := m.take(ctx); err != nil {
+		return err
+	}
+	defer m.give()
+	return m.late(m.group.Freeze(ctx))
+}
+
+// late words the failure of a call during which the container ended.
+func (m *Machine) late(err error) error {
+	if err == nil {
+		return nil
+	}
+	select {
+	case <-m.keeper.Done():
+		return errs.New(errs.State, "the container has ended: %w", err)
+	default:
+		return err
+	}
+}
+
+// Status tells whether init runs, waits or is frozen.
+func (m *Machine) Status(context.Context) (vm.State, error) {
+	exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", m.init.pid))
+	if err != nil {
+		return 0, err
+	}
+	if strings.HasPrefix(exe, "/memfd:"+imageName) {
+		return vm.Building, nil
+	}
+	frozen, err := m.group.Frozen()
+	if err != nil {
+		return 0, err
+	}
+	if frozen {
+		return vm.Paused, nil
+	}
+	return vm.Running, nil
+}
+
+// Kill ends all processes of the container.
+func (m *Machine) Kill(ctx context.Context) error {
+	m.mu.Lock()
+	m.killed = true
+	m.mu.Unlock()
+	err := m.init.kill()
+	if err == nil {
+		err = m.thaw(ctx) // frozen processes of version 1 do not end
+	}
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, forceTime)
+	defer cancel()
+	select {
+	case <-m.done:
+		return nil
+	case <-m.closed:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("end of process %d: %w", m.Pid(), ctx.Err())
+	}
+}
+
+// thaw lets frozen processes go, if the group is still there.
+func (m *Machine) thaw(ctx context.Context) error {
+	frozen, err := m.group.Frozen()
+	if err == nil && frozen {
+		err = m.group.Thaw(ctx)
+	}
+	select {
+	case <-m.keeper.Done():
+		return nil // ended meanwhile, and the group with it
+	default:
+		return err
+	}
+}
+
+// Close lets go of the container without ending it.
+func (m *Machine) Close() error {
+	var err error
+	m.close.Do(func() {
+		close(m.closed)
+		m.wg.Wait()
+		m.turn <- struct{}{} // nobody starts it any more
+		err = errors.Join(m.console.Close(), m.keeper.Close(), m.init.close())
+		if m.start != nil {
+			err = errors.Join(err, m.start.Close())
+		}
+		if m.launch != nil {
+			err = errors.Join(err, m.launch.report.Close())
+		}
+	})
+	return err
+}

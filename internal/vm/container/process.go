@@ -1,0 +1,52 @@
+package container
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// process is init, held by a pidfd: a pid that was reused is never meant.
+type process struct {
+	pid int
+	fd  int
+}
+
+func openProcess(pid int) (*process, error) {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return nil, fmt.Errorf("watch process %d: %w", pid, err)
+	}
+	return &process{pid, fd}, nil
+}
+
+// close is called once; nil has nothing to close.
+func (p *process) close() error {
+	if p == nil {
+		return nil
+	}
+	return unix.Close(p.fd)
+}
+
+// kill ends the process and with it all in the container.
+func (p *process) kill() error {
+	err := unix.PidfdSendSignal(p.fd, unix.SIGKILL, nil, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	return err
+}
+
+// root is the path of its root directory.
+func (p *process) root() string { return fmt.Sprintf("/proc/%d/root", p.pid) }
+
+// borrow gets a descriptor of another process (pidfd_getfd(2)).
+func borrow(pidfd, fd int, name string) (*os.File, error) {
+	n, err := unix.PidfdGetfd(pidfd, fd, 0)
+	if err != nil {
+		return nil, fmt.Errorf("get %s from the keeper: %w", name, err)
+	}
+	return os.NewFile(uintptr(n), name), nil
+}
