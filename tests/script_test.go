@@ -34,7 +34,7 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	program = filepath.Join(dir, "minimega")
-	build := exec.Command("go", "build", "-o", program, "minimega/cmd/minimega")
+	build := exec.Command("go", "build", "-o", dir, "minimega/cmd/minimega", "minimega/cmd/rfbplay")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "building minimega: %v\n%s", err, out)
@@ -75,7 +75,7 @@ func TestScripts(t *testing.T) {
 			return os.MkdirAll(filepath.Join(env.WorkDir, "tmp"), 0o755)
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"daemon": cmdDaemon, "halt": cmdHalt, "mm": cmdMM, "until": cmdUntil, "send": cmdSend, "type": cmdType, "inhost": cmdInHost,
+			"daemon": cmdDaemon, "halt": cmdHalt, "mm": cmdMM, "until": cmdUntil, "send": cmdSend, "type": cmdType, "inhost": cmdInHost, "vnc": cmdVNC,
 			"android": cmdAndroid,
 		},
 	})

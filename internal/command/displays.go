@@ -31,7 +31,7 @@ func displays(d *Deps) []Command {
 		{Patterns: []string{"vnc <type,> <vm target> <str>..."}, Short: "type text into VMs",
 			Long:  "Presses the keys that make the text, on a US keyboard. Quote it, and write \\n for the Return key.\n" + targetHelp,
 			Scope: VMTarget, Suggest: target, Run: d.typeText},
-		{Patterns: []string{"vnc <stop,|pause,|continue,|step,> <vm target>"}, Short: "end a playback, hold it, or let it go on",
+		{Patterns: []string{"vnc <stop,> <vm target>", "vnc <pause,> <vm target>", "vnc <continue,> <vm target>", "vnc <step,> <vm target>"}, Short: "end a playback, hold it, or let it go on",
 			Long: "`stop` ends a playback and releases the keys that it holds. `pause` holds it before its next event, `continue` lets it go on.\n" +
 				"`step` plays the next event at once, whether the playback is paused or not; if it waits for a picture, it waits no longer.\n" +
 				targetHelp + " Of several VMs, those without a playback are passed over.",
