@@ -57,6 +57,8 @@ type Daemon struct {
 	quit  *quitter
 	parts undo.Stack // how to take it apart
 	kvm   *kvm.Engine
+	links *linux.Datapath
+	up    bool // the socket is open: from now on the end of the daemon is the end of its VMs
 
 	server  *api.Server
 	serving sync.WaitGroup
@@ -102,7 +104,11 @@ func (d *Daemon) build(ctx context.Context, logs *minilog.Log) error {
 		return err
 	}
 	d.Router = api.NewRouter(cli, api.Options{Host: hostname, Shared: command.NewShared(namespace.Default), Preprocess: deps.Preprocess, Log: d.log})
-	return d.open(dir)
+	if err := d.open(dir); err != nil {
+		return err
+	}
+	d.up = true
+	return nil
 }
 
 // owners builds what the commands act on.
@@ -137,7 +143,12 @@ func (d *Daemon) owners(hostname string) (*command.Deps, error) {
 	d.parts.Push("vms", func() error { deps.VMs.Close(); return nil })
 	deps.NS = namespace.NewRegistry(namespace.Options{
 		Host: hostname, VMs: deps.VMs, VLANs: vlans, NetDrivers: command.NetDrivers(deps.QEMU), Log: d.log, Clean: deps.Cleaners()})
-	d.parts.Push("namespaces", bounded(func(ctx context.Context) error { return deps.NS.Clear(ctx, "all") }))
+	d.parts.Push("namespaces", bounded(func(ctx context.Context) error {
+		if !d.up {
+			return nil // a start that fails must not end what it adopted
+		}
+		return deps.NS.Clear(ctx, "all")
+	}))
 	return deps, nil
 }
 
@@ -183,6 +194,7 @@ func (d *Daemon) network(vlans *vlan.Registry) (*network.Manager, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("network: %w", err), dp.Close(context.Background()))
 	}
+	d.links = dp
 	d.parts.Push("network", bounded(net.Close))
 	return net, nil
 }
@@ -198,7 +210,7 @@ func (d *Daemon) language(deps *command.Deps, logs *minilog.Log) (*minicli.CLI, 
 		return c
 	})
 	d.parts.Push("host monitor", monitor.Close)
-	machine := command.Machine{Facts: monitor.Facts, Checks: checks(d.cfg.Base, d.kvm), Args: d.cfg.Args, Quit: d.quit.Quit}
+	machine := command.Machine{Facts: monitor.Facts, Checks: d.checks(deps.VMs), Args: d.cfg.Args, Quit: d.quit.Quit}
 	return Language(deps, machine, table, logs)
 }
 
