@@ -39,6 +39,8 @@ type Manager struct {
 	reserved map[string]bool // names of ports on their way
 	bridges  map[string]*bridge
 	mirrors  map[string]string // source by destination
+	leaving  []Port            // released, to be removed by the goroutine below
+	removing bool              // one goroutine removes what is leaving
 }
 
 // port is a port and the right to change it, which is a token in turn.
@@ -155,8 +157,69 @@ func (m *Manager) Delete(ctx context.Context, names ...string) error {
 	return m.remove(ctx, taken)
 }
 
+// Release forgets ports at once and removes their devices within moments, those
+// of several callers in one go: the kernel takes its time over each removal,
+// however many devices it is of. If one of the names is unknown it does nothing.
+func (m *Manager) Release(ctx context.Context, names ...string) error {
+	if err := m.begin(); err != nil {
+		return err
+	}
+	defer m.ops.Done()
+	taken, err := m.take(ctx, names)
+	if err != nil {
+		return err
+	}
+	defer give(taken)
+	ports, err := m.unhook(ctx, taken)
+	if err != nil {
+		return err
+	}
+	m.forget(taken, ports)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.leaving = append(m.leaving, ports...)
+	if !m.removing {
+		m.removing = true
+		m.ops.Add(1)
+		go m.removeLeaving()
+	}
+	return nil
+}
+
+// removeLeaving removes devices until there are none to remove.
+func (m *Manager) removeLeaving() {
+	defer m.ops.Done()
+	for {
+		m.mu.Lock()
+		ports := m.leaving
+		m.leaving = nil
+		m.removing = len(ports) > 0
+		m.mu.Unlock()
+		if len(ports) == 0 {
+			return
+		}
+		if err := m.dp.Delete(context.Background(), ports); err != nil {
+			m.opts.Log.Warn("cannot remove taps", "err", err)
+		}
+	}
+}
+
 // remove deletes ports that the caller has taken.
 func (m *Manager) remove(ctx context.Context, taken []*port) error {
+	ports, err := m.unhook(ctx, taken)
+	if err != nil {
+		return err
+	}
+	if err := m.dp.Delete(ctx, ports); err != nil {
+		return err
+	}
+	m.forget(taken, ports)
+	return nil
+}
+
+// unhook ends the mirrors of ports that the caller has taken, and returns them
+// as they are now.
+func (m *Manager) unhook(ctx context.Context, taken []*port) ([]Port, error) {
 	var ports []Port
 	going := map[string]bool{}
 	m.mu.Lock()
@@ -165,12 +228,11 @@ func (m *Manager) remove(ctx context.Context, taken []*port) error {
 		going[p.Name] = true
 	}
 	m.mu.Unlock()
-	if err := m.endMirrors(ctx, func(x Mirror) bool { return going[x.From] || going[x.To] }); err != nil {
-		return err
-	}
-	if err := m.dp.Delete(ctx, ports); err != nil {
-		return err
-	}
+	return ports, m.endMirrors(ctx, func(x Mirror) bool { return going[x.From] || going[x.To] })
+}
+
+// forget takes ports out of all that is known.
+func (m *Manager) forget(taken []*port, ports []Port) {
 	m.mu.Lock()
 	for _, p := range taken {
 		p.gone = true
@@ -188,7 +250,6 @@ func (m *Manager) remove(ctx context.Context, taken []*port) error {
 	if host {
 		m.keep()
 	}
-	return nil
 }
 
 // Connect moves a port to a VLAN of a bridge ("" for DefaultBridge).

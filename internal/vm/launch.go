@@ -290,7 +290,7 @@ func (v *VM) removeTaps() error {
 	if len(names) == 0 {
 		return nil
 	}
-	return v.manager.taps.remove(names)
+	return v.manager.opts.Network.Delete(context.Background(), names...)
 }
 
 // forgetTaps returns the names of the ports, which are somebody else's then.

@@ -17,6 +17,7 @@ import (
 type Network interface {
 	Create(ctx context.Context, specs []network.PortSpec) ([]network.Port, error)
 	Delete(ctx context.Context, names ...string) error
+	Release(ctx context.Context, names ...string) error
 	Connect(ctx context.Context, name, bridge string, vlan int) error
 	Disconnect(ctx context.Context, name string) error
 	Addresses(name string) (ip4, ip6 string)
@@ -47,7 +48,6 @@ type Manager struct {
 	slots    chan struct{} // tokens of launches under way
 	closing  chan struct{}
 	watchers sync.WaitGroup
-	taps     *tapRemover
 
 	mu     sync.Mutex // guards the fields below
 	vms    map[int]*VM
@@ -60,7 +60,7 @@ type Manager struct {
 func NewManager(opts Options, firstID int) *Manager {
 	m := &Manager{
 		opts: opts, engines: map[Type]Engine{}, slots: make(chan struct{}, max(1, opts.Parallel)),
-		closing: make(chan struct{}), taps: newTapRemover(opts.Network), vms: map[int]*VM{}, names: map[string]*VM{}, nextID: firstID,
+		closing: make(chan struct{}), vms: map[int]*VM{}, names: map[string]*VM{}, nextID: firstID,
 	}
 	for _, e := range opts.Engines {
 		m.engines[e.Type()] = e

@@ -161,9 +161,7 @@ func (v *VM) watch(m Machine, ended chan struct{}) {
 		v.log().Warn("closing a machine that ended", "err", err)
 	}
 	if v.spacer() != nil { // its network namespace is gone
-		if err := v.removeTaps(); err != nil {
-			v.log().Warn("removing the taps of a machine that ended", "err", err)
-		}
+		v.releaseTaps()
 	}
 	if err := m.Err(); err != nil {
 		v.log().Warn("machine ended by itself", "err", err)
@@ -175,3 +173,12 @@ func (v *VM) watch(m Machine, ended chan struct{}) {
 }
 
 func (v *VM) log() *slog.Logger { return v.manager.opts.Log.With("vm", v.Name, "id", v.ID) }
+// releaseTaps lets the ports of a machine that ended go.
+func (v *VM) releaseTaps() {
+	if names := v.forgetTaps(); len(names) > 0 {
+		if err := v.manager.opts.Network.Release(context.Background(), names...); err != nil {
+			v.log().Warn("removing the taps of a machine that ended", "err", err)
+		}
+	}
+}
+

@@ -232,18 +232,21 @@ func (l *launch) end() error {
 func (l *launch) await(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { _ = l.report.SetReadDeadline(time.Now()) })
 	defer stop()
-	for {
+	// Keeper and container report on their own: either may be first.
+	for ready := false; !ready || l.init == nil; {
 		what, value, err := l.readReport()
 		switch {
 		case err != nil:
 			return errors.Join(l.silent(ctx, err), l.init.close())
 		case what == recordReady:
-			return nil
-		}
-		if l.init, err = openProcess(int(value)); err != nil {
-			return err
+			ready = true
+		default:
+			if l.init, err = openProcess(int(value)); err != nil {
+				return err
+			}
 		}
 	}
+	return nil
 }
 
 // readReport reads one record. That of a failure becomes an error.

@@ -54,6 +54,9 @@ func (n *Network) Delete(_ context.Context, names ...string) error {
 	return nil
 }
 
+// Release removes ports.
+func (n *Network) Release(ctx context.Context, names ...string) error { return n.Delete(ctx, names...) }
+
 // Connect moves a port.
 func (n *Network) Connect(_ context.Context, name, bridge string, vlan int) error {
 	n.mu.Lock()
