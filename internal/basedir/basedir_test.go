@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -358,5 +359,20 @@ func chown(t *testing.T, path string, uid int) {
 	t.Helper()
 	if err := os.Lchown(path, uid, uid); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestInUse(t *testing.T) {
+	o := options(filepath.Join(t.TempDir(), "base"))
+	d := open(t, o)
+	for _, want := range []bool{true, false} {
+		bases, err := InUse()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if slices.Contains(bases, d.Path()) != want {
+			t.Errorf("in use %v: %v", want, bases)
+		}
+		d.Close()
 	}
 }

@@ -112,3 +112,22 @@ func answers(path string) bool {
 	c.Close()
 	return true
 }
+
+// InUse returns the base directories that daemons of this host hold, as far as
+// we may see what other processes have open.
+func InUse() ([]string, error) {
+	links, err := filepath.Glob("/proc/[0-9]*/fd/*")
+	seen := map[string]bool{}
+	var bases []string
+	for _, l := range links {
+		target, err := os.Readlink(l)
+		if err != nil || filepath.Base(target) != lockName {
+			continue
+		}
+		if base := filepath.Dir(target); !seen[base] {
+			seen[base] = true
+			bases = append(bases, base)
+		}
+	}
+	return bases, err
+}

@@ -40,7 +40,7 @@ type Deps struct {
 // Experiment returns the families about machines and networks.
 func Experiment(d *Deps) []Command {
 	return slices.Concat(
-		vmConfig(d), vmLife(d), vmInfo(d), vmDevices(d), vmTags(d),
+		vmConfig(d), vmLife(d), vmInfo(d), why(d), vmDevices(d), vmTags(d),
 		vmSave(d), nsSave(d), vmHotplug(d), vmTop(d), optimizations(d), viz(d),
 		namespaces(d), schedule(d),
 		vlans(d), taps(d), mirrors(d), bridges(d),

@@ -1,6 +1,7 @@
 package command
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
@@ -49,10 +50,12 @@ func Misc(m Machine) []Command {
 		Long:     "Ends VMs, networks and the daemon, at once or after that many seconds.",
 		Run:      m.quit,
 	}, {
-		Patterns: []string{"check"},
+		Patterns: []string{"check", "check <fix,>"},
 		Short:    "check what this host lacks",
-		Long:     "Says what minimega needs and does not find on this host, one thing a line, each with its remedy. What it can do without is shown as well, and is no error.",
-		Run:      m.check,
+		Long: "Says what minimega needs and does not find on this host, one thing a line, each with its remedy. What it can do without is shown as well, and is no error.\n" +
+			"`check fix` does what is safe to do: it loads modules, raises limits of this process, and removes what is left of an earlier\n" +
+			"minimega on the same base directory. Why a VM does not run tells `vm why`.",
+		Run: m.check,
 	}, m.host()}
 }
 
@@ -73,16 +76,27 @@ func (m Machine) quit(_ context.Context, c *Call) (*minicli.Response, error) {
 	return text(fmt.Sprintf("quitting after %d seconds", n))
 }
 
-func (m Machine) check(ctx context.Context, _ *Call) (*minicli.Response, error) {
+func (m Machine) check(ctx context.Context, c *Call) (*minicli.Response, error) {
 	var missing, notes []string
+	found := []host.Diagnosis{}
 	for _, f := range host.RunChecks(ctx, m.Checks) {
-		if f.Check.Optional {
+		d := f.Diagnosis()
+		if c.Chose("fix") && f.Check.Fix != nil {
+			err := f.Fix(ctx)
+			d.Fixed = err == nil
+			f.Err = cmp.Or(err, f.Err)
+		}
+		found = append(found, d)
+		switch {
+		case d.Fixed:
+			notes = append(notes, "fixed: "+f.String())
+		case f.Check.Optional:
 			notes = append(notes, f.String())
-		} else {
+		default:
 			missing = append(missing, f.String())
 		}
 	}
-	return &minicli.Response{Response: strings.Join(notes, "\n"), Error: strings.Join(missing, "\n")}, nil
+	return &minicli.Response{Response: strings.Join(notes, "\n"), Error: strings.Join(missing, "\n"), Data: found}, nil
 }
 
 // host shows the facts, all or one.

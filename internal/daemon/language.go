@@ -6,9 +6,6 @@ import (
 	"slices"
 
 	"minimega/internal/command"
-	"minimega/internal/errs"
-	"minimega/internal/guest"
-	"minimega/internal/host"
 	"minimega/internal/jobs"
 	"minimega/internal/minilog"
 	"minimega/internal/vm"
@@ -40,24 +37,6 @@ type qemu struct{ *kvm.Engine }
 func (q qemu) Arguments(ctx context.Context, id int, dir string, c *vm.Config) (before, after string, err error) {
 	b, a, err := q.Engine.Arguments(ctx, id, dir, c)
 	return kvm.Join(b), kvm.Join(a), err
-}
-
-// checks are what `check` looks at, each owner's among them.
-func checks(base string, engine *kvm.Engine) []host.Check {
-	return append(host.BasicChecks(base),
-		host.QEMU(),
-		host.Check{Name: "kvm", Optional: true, Run: func(ctx context.Context) error {
-			s := engine.KVM(ctx)
-			if s.Works {
-				return nil
-			}
-			return errs.WithRemedy(errs.New(errs.Unsupported, "guests run without KVM, many times slower: %s", s.Reason),
-				"use a host whose processor has virtualisation enabled, or nested virtualisation that works")
-		}},
-		host.Check{Name: "guest kernel", Optional: true, Run: func(context.Context) error {
-			_, err := guest.FindKernel()
-			return err
-		}})
 }
 
 // cacheDir is where findings about the machine are kept between starts.

@@ -26,6 +26,8 @@ type Check struct {
 	Optional bool
 	// Run returns what is wrong, with its remedy (errs.WithRemedy), or nil.
 	Run func(ctx context.Context) error
+	// Fix, if set, does what is safe to do about it without asking.
+	Fix func(ctx context.Context) error
 }
 
 // Finding is a check that did not pass.
@@ -59,8 +61,8 @@ func BasicChecks(dir string) []Check {
 	return []Check{
 		{Name: "kernel", Run: func(context.Context) error { return checkKernel(3, 18) }},
 		Program("qemu-img", "qemu-utils"),
-		{Name: "tun", Run: func(context.Context) error { return checkTun("/dev/net/tun") }},
-		{Name: "bridge", Run: checkBridge},
+		{Name: "tun", Run: func(context.Context) error { return checkTun("/dev/net/tun") }, Fix: modprobe("tun")},
+		{Name: "bridge", Run: checkBridge, Fix: modprobe("bridge")},
 		{Name: "disk space", Run: func(context.Context) error { return checkSpace(dir, 1<<30) }},
 	}
 }

@@ -86,6 +86,9 @@ func (m *Manager) Adopt(ctx context.Context) (Adoption, error) {
 // Lost returns what Adopt found half made and removed.
 func (m *Manager) Lost() []Lost { m.mu.Lock(); defer m.mu.Unlock(); return slices.Clone(m.lost) }
 
+// ForgetLost empties what Lost returns.
+func (m *Manager) ForgetLost() { m.mu.Lock(); m.lost = nil; m.mu.Unlock() }
+
 // Discard ends and removes all that an earlier daemon left, and returns a line
 // for each. It is for those who do not Adopt.
 func (m *Manager) Discard(ctx context.Context) ([]string, error) {
@@ -255,7 +258,7 @@ func (m *Manager) revive(i *instance) *VM {
 		c.Tags = map[string]string{}
 	}
 	v := &VM{ID: r.ID, Name: r.Name, Namespace: r.Namespace, UUID: r.UUID, Type: r.kind(), Created: r.Created,
-		manager: m, turn: make(chan struct{}, 1), state: i.state, config: c, made: true}
+		manager: m, turn: make(chan struct{}, 1), state: i.state, config: c, made: true, failure: r.Failure}
 	m.mu.Lock()
 	m.vms[v.ID] = v
 	m.names[nameKey(v.Namespace, v.Name)] = v
@@ -325,7 +328,6 @@ func (v *VM) lastState(why error) {
 	}
 	if why != nil {
 		v.fail(why)
-		v.writeConfig()
 		return
 	}
 	v.setState(Quit)

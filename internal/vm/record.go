@@ -29,9 +29,10 @@ type record struct {
 	UUID      string
 	Type      string
 	Created   time.Time
-	Made      bool // the launch came to its end
-	Pid       int  // as it was last; 0 without a process
-	VNCPort   int  // as it was last
+	Made      bool     // the launch came to its end
+	Pid       int      // as it was last; 0 without a process
+	VNCPort   int      // as it was last
+	Failure   *Failure `json:",omitempty"` // of a VM in state ERROR
 	Config    *Config
 }
 
@@ -39,6 +40,9 @@ func (v *VM) writeRecord() error {
 	v.mu.Lock()
 	r := record{ID: v.ID, Name: v.Name, Namespace: v.Namespace, UUID: v.UUID, Type: v.Type.String(), Created: v.Created,
 		Made: v.made, Config: v.config}
+	if v.state == Error {
+		r.Failure = v.failure
+	}
 	m := v.machine
 	v.mu.Unlock()
 	if m != nil {

@@ -51,7 +51,8 @@ type VM struct {
 	config  *Config // never changed in place: replaced by an edited copy
 	machine Machine // nil while there is no process
 	ended   chan struct{}
-	made    bool // the instance directory and the taps exist
+	made    bool     // the instance directory and the taps exist
+	failure *Failure // why it is in Error, as far as known
 }
 
 // Dir is the instance directory.
@@ -136,10 +137,12 @@ func (v *VM) fail(err error) {
 	c.Tags["error"] = err.Error()
 	v.config = &c
 	v.state = Error
+	v.failure = &Failure{Facts: errs.FactsOf(err), Text: err.Error()}
 	made := v.made
 	v.mu.Unlock()
 	if made {
 		v.writeFile("state", Error.String())
+		v.writeConfig()
 	}
 }
 
@@ -172,7 +175,6 @@ func (v *VM) watch(m Machine, ended chan struct{}) {
 	close(ended)
 }
 
-func (v *VM) log() *slog.Logger { return v.manager.opts.Log.With("vm", v.Name, "id", v.ID) }
 // releaseTaps lets the ports of a machine that ended go.
 func (v *VM) releaseTaps() {
 	if names := v.forgetTaps(); len(names) > 0 {
@@ -182,3 +184,4 @@ func (v *VM) releaseTaps() {
 	}
 }
 
+func (v *VM) log() *slog.Logger { return v.manager.opts.Log.With("vm", v.Name, "id", v.ID) }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -206,4 +207,33 @@ func (d *Datapath) removeRest(ctx context.Context, l *legacy) ([]string, error) 
 	}
 	slices.Sort(names)
 	return names, d.remove(ctx, doomed)
+}
+
+// pattern is what tag makes of any owner.
+var pattern = regexp.MustCompile(`^mm[0-9a-f]{5}-[0-9]+$`)
+
+// Orphans names the devices of other owners none of which is among the ids of
+// those who live.
+func (d *Datapath) Orphans(ctx context.Context, living []string) ([]string, error) {
+	list, err := d.devices(ctx)
+	if err != nil {
+		return nil, err
+	}
+	tags := map[string]bool{d.tag: true}
+	marks := map[string]bool{d.mark: true}
+	for _, id := range living {
+		tag, mark := tagOf(id)
+		tags[tag], marks[mark] = true, true
+	}
+	var names []string
+	for _, dev := range list {
+		number := strings.LastIndexByte(dev.name, '-')
+		mark, _, marked := strings.Cut(dev.alias, ": ")
+		marked = marked && strings.HasPrefix(mark, "minimega ") && dev.kind == "tun"
+		if pattern.MatchString(dev.name) && !tags[dev.name[:number+1]] || marked && !marks[mark+": "] {
+			names = append(names, dev.name)
+		}
+	}
+	slices.Sort(names)
+	return names, nil
 }

@@ -60,12 +60,19 @@ func New(id string, log *slog.Logger) (*Datapath, error) {
 		return nil, err
 	}
 	warnOfFirewall(sp, log)
-	sum := sha256.Sum256([]byte(id))
-	id = hex.EncodeToString(sum[:])
+	tag, mark := tagOf(id)
 	return &Datapath{
-		log: log, tag: "mm" + id[:5] + "-", mark: "minimega " + id[:16] + ": ", space: sp, nl: c, guard: newGuard(log),
+		log: log, tag: tag, mark: mark, space: sp, nl: c, guard: newGuard(log),
 		bridges: map[string]*bridge{}, ports: map[int]*segment{}, changed: make(chan struct{}),
 	}, nil
+}
+
+// tagOf returns what the names of an owner's devices start with, and the
+// descriptions of its taps.
+func tagOf(id string) (tag, mark string) {
+	sum := sha256.Sum256([]byte(id))
+	text := hex.EncodeToString(sum[:])
+	return "mm" + text[:5] + "-", "minimega " + text[:16] + ": "
 }
 
 // warnOfFirewall tells of a host that passes bridged packets through its

@@ -85,6 +85,9 @@ func (e *Engine) Remains(dir string) error {
 	return errs.New(errs.State, "QEMU ended while no minimega ran: %s", words)
 }
 
+// Words returns the last of what the QEMU of a directory printed.
+func (e *Engine) Words(dir string) string { return lastWords(filepath.Join(dir, logName)) }
+
 // Status asks QEMU whether the guest runs.
 func (m *Machine) Status(ctx context.Context) (vm.State, error) {
 	var s struct {
