@@ -41,7 +41,7 @@ type Deps struct {
 func Experiment(d *Deps) []Command {
 	return slices.Concat(
 		vmConfig(d), vmLife(d), vmInfo(d), why(d), vmDevices(d), vmTags(d),
-		vmSave(d), nsSave(d), vmHotplug(d), vmTop(d), optimizations(d), viz(d),
+		vmSave(d), nsSave(d), vmHotplug(d), vmTop(d), optimizations(d), viz(d), diskInject(d),
 		namespaces(d), schedule(d),
 		vlans(d), taps(d), mirrors(d), bridges(d),
 		captures(d), displays(d), disks(d),
