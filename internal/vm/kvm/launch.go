@@ -29,7 +29,7 @@ const (
 	wordsTail = 4 << 10 // of the log, for errors
 	undoTime  = 10 * time.Second
 	pollFirst = time.Millisecond
-	pollLast  = 20 * time.Millisecond
+	pollLast  = 10 * time.Millisecond
 )
 
 // launch is one machine in the making.
@@ -206,7 +206,8 @@ func (l *launch) removeSockets() error {
 // connect waits until QEMU answers, or has ended. QEMU itself waits for us
 // before it makes the machine, so the answer comes when all is made.
 func (l *launch) connect(ctx context.Context) error {
-	for wait := pollFirst; ; wait = min(wait*3/2, pollLast) {
+	// Many start at once, each in about 0.1 s: a long last wait would be felt.
+	for wait := pollFirst; ; wait = min(wait*9/8, pollLast) {
 		client, err := qmp.Dial(ctx, l.path("qmp"))
 		if err == nil {
 			l.qmp = client
