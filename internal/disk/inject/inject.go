@@ -69,24 +69,74 @@ func ParsePairs(words []string) ([]Pair, error) {
 
 // Run does the request, all of it or nothing. Paths to delete that the image
 // does not have are only logged.
-func Run(ctx context.Context, r Request, log *slog.Logger) error {
+func Run(ctx context.Context, r Request, log *slog.Logger) (err error) {
+	unlock, err := lock(r.Image)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
 	if err := r.check(); err != nil {
 		return err
 	}
-	// Beside the image: there is room for its changes.
-	dir, err := os.MkdirTemp(filepath.Dir(r.Image), "."+filepath.Base(r.Image)+".inject.")
+	before, err := os.Stat(r.Image)
 	if err != nil {
-		return errs.Wrap(errs.Permission, err)
+		return err
 	}
+	dir, err := workDir(r.Image)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	j := &job{Request: r, log: log, dir: dir}
-	err = disk.Snapshot(ctx, r.Image, j.path("overlay"), true)
-	if err == nil {
-		err = inNamespace(func() error { return j.write(ctx) })
+	if err := disk.Snapshot(ctx, r.Image, j.path("overlay"), true); err != nil {
+		return err
 	}
-	if err == nil {
-		err = errs.AtStep(disk.Commit(ctx, j.path("overlay")), "write the image")
+	if err := inNamespace(func() error { return j.write(ctx) }); err != nil {
+		return err
 	}
-	return errors.Join(err, os.RemoveAll(dir))
+	after, err := os.Stat(r.Image)
+	if err != nil {
+		return err
+	}
+	if !os.SameFile(before, after) || !before.ModTime().Equal(after.ModTime()) {
+		return errs.New(errs.State, "[image %s] somebody else changed it meanwhile; nothing was injected", r.Image)
+	}
+	// From here on it is finished, whoever has lost interest: half would be ruin.
+	return errs.AtStep(disk.Commit(context.WithoutCancel(ctx), j.path("overlay")), "write the image")
+}
+
+// lock keeps other injections away from an image: two at a time would mix.
+func lock(image string) (unlock func() error, err error) {
+	if _, err := disk.Inspect(image); err != nil {
+		return nil, err
+	}
+	f, err := os.Open(image)
+	if err != nil {
+		return nil, errs.Wrap(errs.Permission, err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(errs.New(errs.State, "[image %s] another command is changing it", image), f.Close())
+	}
+	return f.Close, nil
+}
+
+// workDir makes a directory beside the image, where there is room for its
+// changes, and removes those of injections that were killed.
+func workDir(image string) (string, error) {
+	dir, prefix := filepath.Dir(image), "."+filepath.Base(image)+".inject."
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return "", errs.Wrap(errs.Permission, err)
+	}
+	for _, e := range entries {
+		if e.IsDir() && strings.HasPrefix(e.Name(), prefix) {
+			if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+				return "", err
+			}
+		}
+	}
+	dir, err = os.MkdirTemp(dir, prefix)
+	return dir, errs.Wrap(errs.Permission, err)
 }
 
 // check refuses what cannot work before anything is made.
