@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"image"
 	"image/color/palette"
@@ -12,9 +13,11 @@ import (
 	"image/gif"
 	"image/png"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"minimega/bench/figure"
@@ -71,33 +74,52 @@ func record(dir, path string) error {
 	}
 	defer d.Close()
 	for _, command := range []string{"vm config kernel " + kernel.Path, "vm config initrd " + initrd, "vm config memory 160",
-		"vm config append quiet hostname=g ip=none", "vm launch kvm typist", "vm start typist"} {
+		"vm config serial-ports 1", "vm config append console=ttyS0 quiet hostname=g ip=none", "vm launch kvm typist", "vm start typist"} {
 		if err := d.Run(ctx, command); err != nil {
 			return err
 		}
 	}
-	if err := wait(ctx, 20*time.Second); err != nil { // for it to boot
+	if err := booted(filepath.Join(d.Base, "0", "serial0")); err != nil {
 		return err
 	}
 	if err := d.Run(ctx, "vnc record fb typist "+path); err != nil {
 		return err
 	}
-	text := "ls -l /proc \\n"
-	for start := time.Now(); time.Since(start) < typing; {
-		for i := 0; i < len(text) && time.Since(start) < typing; i++ {
-			letter := text[i : i+1]
-			if letter == `\` {
-				letter, i = `\n`, i+1
-			}
-			if err := d.Run(ctx, fmt.Sprintf("vnc type typist %q", letter)); err != nil {
-				return err
-			}
-			if err := wait(ctx, pause); err != nil {
-				return err
-			}
+	const text = "ls -l /proc\n"
+	start := time.Now()
+	for i := 0; time.Since(start) < typing; i++ {
+		if err := d.Run(ctx, fmt.Sprintf("vnc type typist %q", text[i%len(text):][:1])); err != nil {
+			return err
+		}
+		if err := wait(ctx, pause); err != nil {
+			return err
 		}
 	}
 	return d.Run(ctx, "vnc stop fb typist")
+}
+
+// booted presses Return at a guest's serial port until there is a prompt.
+func booted(socket string) error {
+	c, err := net.Dial("unix", socket)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	said, buf := "", make([]byte, 4096)
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); {
+		if _, err := c.Write([]byte("\r")); err != nil {
+			return err
+		}
+		_ = c.SetReadDeadline(time.Now().Add(500 * time.Millisecond))
+		n, err := c.Read(buf)
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			return err
+		}
+		if said += string(buf[:n]); strings.Contains(said, "g# ") {
+			return nil
+		}
+	}
+	return fmt.Errorf("the guest does not boot: %q", said)
 }
 
 func wait(ctx context.Context, d time.Duration) error {
