@@ -85,7 +85,7 @@ func (c *Config) largest(ctx context.Context) (image.Rectangle, error) {
 	return image.Rect(0, 0, (all.Dx()+1)&^1, (all.Dy()+1)&^1), ctx.Err()
 }
 
-func (f *ffmpegSink) frame(_ context.Context, screen *image.RGBA, c change, n int64) error {
+func (f *ffmpegSink) frame(ctx context.Context, screen *image.RGBA, c change, n int64) error {
 	if c.resized {
 		draw.Draw(f.canvas, f.canvas.Rect, image.Black, image.Point{}, draw.Src)
 		c.area = screen.Rect
@@ -94,7 +94,7 @@ func (f *ffmpegSink) frame(_ context.Context, screen *image.RGBA, c change, n in
 	for range n {
 		if _, err := f.in.Write(f.canvas.Pix); err != nil {
 			_ = f.cmd.Wait() // it has ended, and said why
-			return f.failed(err)
+			return errors.Join(ctx.Err(), f.failed(err))
 		}
 	}
 	return nil

@@ -30,6 +30,9 @@ type pngSink struct {
 	err  error
 }
 
+// maxFiles bounds what one recording can fill a disk with: a day, ten a second.
+const maxFiles = 1_000_000
+
 type pngJob struct {
 	screen *image.RGBA // a copy
 	first  int64
@@ -61,6 +64,10 @@ func (p *pngSink) frame(ctx context.Context, screen *image.RGBA, _ change, n int
 	p.mu.Unlock()
 	if err != nil {
 		return err
+	}
+	if p.next+n > maxFiles {
+		return errs.WithRemedy(errs.New(errs.Invalid, "%s would become more than %d files", p.pattern, int64(maxFiles)),
+			"choose a lower -rate, or make a film")
 	}
 	m := image.NewRGBA(screen.Rect)
 	copy(m.Pix, screen.Pix)

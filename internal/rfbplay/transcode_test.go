@@ -2,6 +2,8 @@ package rfbplay
 
 import (
 	"bytes"
+	"compress/gzip"
+	"context"
 	"errors"
 	"fmt"
 	"image"
@@ -9,6 +11,7 @@ import (
 	"image/draw"
 	"image/gif"
 	"image/png"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -234,4 +237,84 @@ func TestBadRequests(t *testing.T) {
 	if got := files(t, dir); len(got) != 1 {
 		t.Errorf("left behind: %v", got)
 	}
+}
+
+func TestPNGsAreNotWithoutEnd(t *testing.T) {
+	m := newMaker(t, 10, 10)
+	m.rect(0, image.Rect(0, 0, 10, 10), plain(red))
+	dir := t.TempDir()
+	if _, _, err := run(t, m.done(365*24*time.Hour), filepath.Join(dir, "x.png")); err == nil || !strings.Contains(err.Error(), "lower -rate") {
+		t.Errorf("a year of frames: %v", err)
+	}
+	if got := files(t, dir); len(got) != 0 {
+		t.Errorf("left: %v", got)
+	}
+}
+
+// TestInterruptLeavesNothing stops in the middle.
+func TestInterruptLeavesNothing(t *testing.T) {
+	in := sample(t)
+	for _, name := range []string{"x.gif", "x.png", "x.mp4"} {
+		dir := t.TempDir()
+		c := Default()
+		withFake(t, "work")(&c)
+		c.Input, c.Output = in, filepath.Join(dir, name)
+		ctx, cancel := context.WithCancel(t.Context())
+		out, err := c.sink(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rec, err := openRecording(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := rec.advance(time.Second); err != nil {
+			t.Fatal(err)
+		}
+		err = out.frame(ctx, rec.screen, change{rec.screen.Rect, true}, 3)
+		cancel()
+		rec.close()
+		out.abandon()
+		if got := files(t, dir); len(got) != 0 || err != nil {
+			t.Errorf("%s: left %v, %v", name, got, err)
+		}
+		if err := Run(ctx, c, io.Discard, io.Discard); !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if got := files(t, dir); len(got) != 0 {
+			t.Errorf("%s: left %v", name, got)
+		}
+	}
+}
+
+// FuzzTranscode: whatever a file holds, the tool says so or makes a GIF that
+// can be read, and PNG files.
+func FuzzTranscode(f *testing.F) {
+	seed := func(parts ...string) {
+		var b bytes.Buffer
+		zw := gzip.NewWriter(&b)
+		for _, p := range parts {
+			fmt.Fprintf(zw, "%s\r\n", p)
+		}
+		_ = zw.Close()
+		f.Add(b.Bytes())
+	}
+	seed("0 16\r\n\x00\x00\x00\x01\x00\x00\x00\x00\x00\x02\x00\x02\xff\xff\xff\x21", "100 20\r\n\x00\x00\x00\x01\x00\x01\x00\x01\x00\x01\x00\x01\x00\x00\x00\x00abcd", "999999999 4\r\n\x00\x00\x00\x00")
+	seed("0 4\r\n\x00\x00\x00\x00", "9223372036854775807 4\r\n\x00\x00\x00\x00")
+	f.Add([]byte("no gzip"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		dir := t.TempDir()
+		in := filepath.Join(dir, "in.fb")
+		if err := os.WriteFile(in, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(dir, "x.gif")
+		if _, _, err := run(t, in, path); err == nil {
+			if g := readGIF(t, path); len(g.Image) == 0 {
+				t.Error("a GIF without a picture")
+			}
+		} else if got := files(t, dir); len(got) != 1 {
+			t.Errorf("left: %v", got)
+		}
+	})
 }
