@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"minimega/internal/errs"
 	"minimega/internal/host"
 	"minimega/internal/vm"
@@ -38,18 +40,48 @@ func (n *Namespace) SaveVMs(ctx context.Context, dir string, progress func(SaveP
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return errs.Wrap(errs.Invalid, err)
 	}
-	part, err := os.MkdirTemp(filepath.Dir(dir), "."+filepath.Base(dir)+".")
+	part, err := claimPart(filepath.Join(filepath.Dir(dir), "."+filepath.Base(dir)+".part"))
 	if err != nil {
-		return errs.Wrap(errs.Permission, err)
+		return err
 	}
-	err = n.saveInto(ctx, part, dir, progress)
+	defer part.Close()
+	err = n.saveInto(ctx, part.Name(), dir, progress)
 	if err == nil {
-		err = os.Rename(part, dir)
+		err = os.Rename(part.Name(), dir)
 	}
 	if err != nil {
-		return errors.Join(err, os.RemoveAll(part))
+		return errors.Join(err, os.RemoveAll(part.Name()))
 	}
 	return nil
+}
+
+// claimPart makes an empty directory that is ours until it is closed. One that
+// was left by a daemon that was killed is taken over.
+func claimPart(path string) (*os.File, error) {
+	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, errs.Wrap(errs.Permission, err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, errs.Wrap(errs.Permission, err)
+	}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if ours, e := f.Stat(); err == nil && e == nil {
+		if there, e := os.Stat(path); e != nil || !os.SameFile(ours, there) {
+			err = fs.ErrNotExist // its owner has just finished with it
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(errs.New(errs.State, "another command is saving to this name"), f.Close())
+	}
+	names, err := f.Readdirnames(-1)
+	for _, name := range names {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(path, name)))
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 // SaveProgress tells how far the last save is.
