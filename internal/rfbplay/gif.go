@@ -23,7 +23,6 @@ type gifSink struct {
 	ticks  int64       // periods so far
 	canvas *image.RGBA // as large as the largest screen so far
 	c      colours
-	err    error
 }
 
 const (
