@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"slices"
+	"strings"
 
 	"minimega/internal/disk"
 	"minimega/internal/errs"
@@ -50,8 +51,8 @@ func (m *Machine) eject(ctx context.Context, force bool) error {
 
 // unlocked says what to do about a drive that the guest has locked.
 func (m *Machine) unlocked(err error) error {
-	if err == nil {
-		return nil
+	if err == nil || !strings.Contains(err.Error(), "locked") {
+		return err
 	}
 	return errs.WithRemedy(err, "let the guest release the CD, or add `force`")
 }

@@ -33,6 +33,8 @@ func TestCheck(t *testing.T) {
 		"cdrom":   {func(c *vm.Config) { c.CdromPath = "/nonexistent/c" }, errs.NotFound, "cdrom /nonexistent/c"},
 		"state":   {func(c *vm.Config) { c.MigratePath = "/nonexistent/s" }, errs.NotFound, "state file"},
 		"tpm":     {func(c *vm.Config) { c.TpmSocketPath = "/nonexistent/s" }, errs.NotFound, "TPM socket"},
+		"no tpm":  {func(c *vm.Config) { c.TpmSocketPath = text }, errs.Invalid, "is no socket (start swtpm"},
+		"bonds":   {func(c *vm.Config) { c.Bonds = []vm.BondConfig{{}} }, errs.Unsupported, "bonds need Open vSwitch"},
 		"missing": {func(c *vm.Config) { c.Disks = []vm.DiskConfig{{Path: "/nonexistent/d"}} }, errs.NotFound, "disk image /nonexistent/d does not exist"},
 		"text":    {func(c *vm.Config) { c.Disks = []vm.DiskConfig{{Path: text}} }, errs.Invalid, "is no disk image"},
 		"ports":   {func(c *vm.Config) { c.VirtioPorts = "a,," }, errs.Invalid, "empty name"},
