@@ -75,7 +75,7 @@ func TestScripts(t *testing.T) {
 			return os.MkdirAll(filepath.Join(env.WorkDir, "tmp"), 0o755)
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"daemon": cmdDaemon, "halt": cmdHalt, "mm": cmdMM, "until": cmdUntil, "send": cmdSend, "type": cmdType, "inhost": cmdInHost, "vnc": cmdVNC,
+			"daemon": cmdDaemon, "halt": cmdHalt, "crash": cmdCrash, "endvm": cmdEndVM, "gone": cmdGone, "mm": cmdMM, "until": cmdUntil, "send": cmdSend, "type": cmdType, "inhost": cmdInHost, "vnc": cmdVNC,
 			"android": cmdAndroid,
 		},
 	})

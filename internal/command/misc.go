@@ -24,6 +24,9 @@ type Machine struct {
 	Args func() (names, values []string)
 	// Quit makes the daemon end after the delay. It returns at once.
 	Quit func(delay time.Duration)
+	// Nuke makes the daemon end and remove all of its base directory. It
+	// returns at once.
+	Nuke func()
 }
 
 // Misc are the commands about the daemon and its host.
@@ -49,6 +52,16 @@ func Misc(m Machine) []Command {
 		Short:    "end minimega",
 		Long:     "Ends VMs, networks and the daemon, at once or after that many seconds.",
 		Run:      m.quit,
+	}, {
+		Patterns: []string{"nuke"},
+		Short:    "end minimega and remove all that it may have left",
+		Long: "Ends VMs, networks and the daemon; then ends by force what is left of the machines of this base directory, and removes its\n" +
+			"interfaces, all interfaces with `mega_tap` in their name that belong to no other minimega that runs, and the whole base\n" +
+			"directory, with the files directory if that lies in it.",
+		Run: func(context.Context, *Call) (*minicli.Response, error) {
+			m.Nuke()
+			return nil, ErrNoReply
+		},
 	}, {
 		Patterns: []string{"check", "check <fix,>"},
 		Short:    "check what this host lacks",

@@ -81,6 +81,9 @@ func (d *Daemon) discard(ctx context.Context, deps *command.Deps) error {
 	}
 	for _, r := range removed {
 		d.log.Warn("-force: removed what an earlier minimega left", "removed", r)
+		if d.cfg.Say != nil {
+			d.cfg.Say("removed " + r)
+		}
 	}
 	return nil
 }

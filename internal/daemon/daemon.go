@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"minimega/internal/api"
@@ -44,6 +45,9 @@ type Config struct {
 	// AbsSnapshot makes disk snapshots name their backing file absolutely.
 	AbsSnapshot bool
 	Force       bool // remove what an earlier daemon left, instead of taking it over
+	// Say tells whoever started the daemon what Force removed, whatever the
+	// level of the log; nil for nobody.
+	Say func(line string)
 	// Args are the command line flags for the command `args`, in order.
 	Args func() (names, values []string)
 }
@@ -58,7 +62,11 @@ type Daemon struct {
 	parts undo.Stack // how to take it apart
 	kvm   *kvm.Engine
 	links *linux.Datapath
-	up    bool // the socket is open: from now on the end of the daemon is the end of its VMs
+	// engines recognise the processes of their machines.
+	engines []vm.Adopter
+	adopted bool // what an earlier daemon left is in our hands
+	up      bool // the socket is open: from now on the end of the daemon is the end of its VMs
+	nuked   atomic.Bool
 
 	server  *api.Server
 	serving sync.WaitGroup
@@ -89,6 +97,12 @@ func (d *Daemon) build(ctx context.Context, logs *minilog.Log) error {
 		return err
 	}
 	d.parts.Push("base directory", dir.Close)
+	d.parts.Push("nuke", bounded(func(ctx context.Context) error {
+		if !d.nuked.Load() {
+			return nil
+		}
+		return d.sweep(ctx)
+	}))
 	if err := os.MkdirAll(d.cfg.Files, 0o755); err != nil {
 		return fmt.Errorf("files directory: %w", err)
 	}
@@ -100,6 +114,7 @@ func (d *Daemon) build(ctx context.Context, logs *minilog.Log) error {
 	if err != nil {
 		return err
 	}
+	d.adopted = true
 	if err := d.adopt(ctx, deps); err != nil {
 		return err
 	}
@@ -114,7 +129,7 @@ func (d *Daemon) build(ctx context.Context, logs *minilog.Log) error {
 // owners builds what the commands act on.
 func (d *Daemon) owners(hostname string) (*command.Deps, error) {
 	vlans := vlan.New(d.cfg.Base+"/vlans", d.log)
-	d.parts.Push("vlans", vlans.Close)
+	d.finally("vlans", vlans.Close)
 	if err := d.vlanNames(vlans); err != nil {
 		return nil, err
 	}
@@ -131,25 +146,37 @@ func (d *Daemon) owners(hostname string) (*command.Deps, error) {
 	d.parts.Push("kvm engine", engine.Close)
 	d.kvm = engine
 	captures := capture.Open(filepath.Join(d.cfg.Base, "captures"), d.log)
-	d.parts.Push("captures", bounded(captures.Close))
+	d.finally("captures", bounded(captures.Close))
 	records := record.Open(filepath.Join(d.cfg.Base, "recordings"), d.log)
-	d.parts.Push("recordings", bounded(records.Close))
+	d.finally("recordings", bounded(records.Close))
 
 	deps := &command.Deps{Host: hostname, Base: d.cfg.Base, Files: d.cfg.Files, Log: d.log, VLANs: vlans, Net: net, Captures: captures,
 		Records: records, Optimize: tuned, QEMU: qemu{engine}, AbsSnapshot: d.cfg.AbsSnapshot, Preprocess: command.Preprocessor(d.cfg.Files)}
+	engines := []vm.Engine{engine, d.containers(), emulator(engine)}
+	for _, e := range engines {
+		if a, ok := e.(vm.Adopter); ok {
+			d.engines = append(d.engines, a)
+		}
+	}
 	deps.VMs = vm.NewManager(vm.Options{
-		Base: d.cfg.Base, Host: hostname, Engines: []vm.Engine{engine, d.containers(), emulator(engine)}, Network: net, VLANName: vlans.Print,
+		Base: d.cfg.Base, Host: hostname, Engines: engines, Network: net, VLANName: vlans.Print,
 		Parallel: launchesAtOnce(), OnEnd: deps.Ended, OnFlush: deps.Flushed, Log: d.log}, 0)
 	d.parts.Push("vms", func() error { deps.VMs.Close(); return nil })
 	deps.NS = namespace.NewRegistry(namespace.Options{
 		Host: hostname, VMs: deps.VMs, VLANs: vlans, NetDrivers: command.NetDrivers(deps.QEMU), Log: d.log, Clean: deps.Cleaners()})
-	d.parts.Push("namespaces", bounded(func(ctx context.Context) error {
-		if !d.up {
-			return nil // a start that fails must not end what it adopted
-		}
-		return deps.NS.Clear(ctx, "all")
-	}))
+	d.finally("namespaces", bounded(func(ctx context.Context) error { return deps.NS.Clear(ctx, "all") }))
 	return deps, nil
+}
+
+// finally pushes the way back of a part that removes what it owns. After a
+// start that failed it is not gone: what was adopted must live on.
+func (d *Daemon) finally(name string, end func() error) {
+	d.parts.Push(name, func() error {
+		if d.adopted && !d.up {
+			return nil
+		}
+		return end()
+	})
 }
 
 // optimizer goes on with how an earlier daemon tuned the host, unless this one
@@ -195,7 +222,7 @@ func (d *Daemon) network(vlans *vlan.Registry) (*network.Manager, error) {
 		return nil, errors.Join(fmt.Errorf("network: %w", err), dp.Close(context.Background()))
 	}
 	d.links = dp
-	d.parts.Push("network", bounded(net.Close))
+	d.finally("network", bounded(net.Close))
 	return net, nil
 }
 
@@ -210,7 +237,7 @@ func (d *Daemon) language(deps *command.Deps, logs *minilog.Log) (*minicli.CLI, 
 		return c
 	})
 	d.parts.Push("host monitor", monitor.Close)
-	machine := command.Machine{Facts: monitor.Facts, Checks: d.checks(deps.VMs), Args: d.cfg.Args, Quit: d.quit.Quit}
+	machine := command.Machine{Facts: monitor.Facts, Checks: d.checks(deps.VMs), Args: d.cfg.Args, Quit: d.quit.Quit, Nuke: d.nuke}
 	return Language(deps, machine, table, logs)
 }
 

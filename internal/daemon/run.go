@@ -63,6 +63,7 @@ func run(ctx context.Context, c cli.Config, std cli.Stdio) error {
 		return err
 	}
 	fmt.Fprintf(std.Out, "minimega %s\n", version.String())
+	cfg.Say = func(line string) { fmt.Fprintln(std.Out, line) }
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 	defer signal.Stop(signals)

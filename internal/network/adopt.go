@@ -140,7 +140,12 @@ func (m *Manager) adopt(ctx context.Context, r *record, vms []PortSpec, bad erro
 // complete checks specs that come from a file.
 func complete(specs []PortSpec) (good []PortSpec, failed []error) {
 	for _, s := range specs {
+		kind := s.Kind
+		if kind == Container { // its namespace is needed only to make it
+			s.Kind = Tap
+		}
 		err := s.complete()
+		s.Kind = kind
 		if err == nil && s.Name == "" {
 			err = errors.New("a port without a name")
 		}

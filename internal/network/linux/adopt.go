@@ -229,11 +229,34 @@ func (d *Datapath) Orphans(ctx context.Context, living []string) ([]string, erro
 	for _, dev := range list {
 		number := strings.LastIndexByte(dev.name, '-')
 		mark, _, marked := strings.Cut(dev.alias, ": ")
-		marked = marked && strings.HasPrefix(mark, "minimega ") && dev.kind == "tun"
+		marked = marked && strings.HasPrefix(mark, "minimega ") && dev.kind != "bridge"
 		if pattern.MatchString(dev.name) && !tags[dev.name[:number+1]] || marked && !marks[mark+": "] {
 			names = append(names, dev.name)
 		}
 	}
 	slices.Sort(names)
 	return names, nil
+}
+
+// Sweep removes taps named as minimega names them (network.AutoName) that do
+// not belong to an owner who lives, and returns their names.
+func (d *Datapath) Sweep(ctx context.Context, living []string) ([]string, error) {
+	list, err := d.devices(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var marks []string
+	for _, id := range living {
+		_, mark := tagOf(id)
+		marks = append(marks, mark)
+	}
+	var names []string
+	var doomed []int
+	for _, dev := range list {
+		lives := slices.ContainsFunc(marks, func(m string) bool { return m != d.mark && strings.HasPrefix(dev.alias, m) })
+		if strings.Contains(dev.name, network.AutoName) && !lives {
+			names, doomed = append(names, dev.name), append(doomed, dev.index)
+		}
+	}
+	return names, d.remove(ctx, doomed)
 }

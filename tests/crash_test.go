@@ -1,0 +1,66 @@
+package tests
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// cmdCrash kills the last daemon, which can do nothing about it.
+func cmdCrash(ts *testscript.TestScript, neg bool, args []string) {
+	h := theHost(ts)
+	d := h.daemons[len(h.daemons)-1]
+	ts.Check(d.process.Signal(syscall.SIGKILL))
+	<-d.ended
+}
+
+// cmdGone waits for the last daemon, which was told to end.
+func cmdGone(ts *testscript.TestScript, neg bool, args []string) {
+	h := theHost(ts)
+	select {
+	case <-h.daemons[len(h.daemons)-1].ended:
+	case <-time.After(30 * time.Second):
+		ts.Fatalf("the daemon does not end")
+	}
+}
+
+// cmdEndVM kills the process of a VM behind the daemon's back: endvm NAME.
+func cmdEndVM(ts *testscript.TestScript, neg bool, args []string) {
+	names, err := filepath.Glob(filepath.Join(ts.Getenv("BASE"), "*", "name"))
+	ts.Check(err)
+	for _, path := range names {
+		if name, err := os.ReadFile(path); err != nil || string(name) != args[0] {
+			continue
+		}
+		ts.Check(killQEMU(theHost(ts), filepath.Dir(path)))
+		return
+	}
+	ts.Fatalf("there is no VM %s", args[0])
+}
+
+// killQEMU kills the process that has an instance directory on its command
+// line, and waits until it is gone.
+func killQEMU(h *host, dir string) error {
+	for _, pid := range h.processes() {
+		line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		if err != nil || !bytes.Contains(line, []byte("unix:"+dir+"/qmp")) {
+			continue
+		}
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			return err
+		}
+		for until := time.Now().Add(10 * time.Second); time.Now().Before(until); time.Sleep(5 * time.Millisecond) {
+			if stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err != nil || strings.Contains(string(stat), ") Z ") {
+				return nil
+			}
+		}
+		return fmt.Errorf("process %d does not end", pid)
+	}
+	return fmt.Errorf("no process in %s", dir)
+}
