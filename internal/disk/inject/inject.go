@@ -240,7 +240,7 @@ func (j *job) mounted(ctx context.Context, file *os.File, p Partition, kind stri
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, device.Close()) }()
+	defer func() { err = errors.Join(err, detachLoop(device)) }()
 	dir := j.path("mnt")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err

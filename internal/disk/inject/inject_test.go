@@ -75,6 +75,30 @@ func TestPermissions(t *testing.T) {
 	}
 }
 
+// TestNTFS changes what the kernel alone often cannot.
+func TestNTFS(t *testing.T) {
+	mkfs, err := find("mkfs.ntfs")
+	if err != nil || os.Geteuid() != 0 {
+		t.Skip("needs root and the package ntfs-3g")
+	}
+	image := filepath.Join(t.TempDir(), "disk.img")
+	run(t, "truncate", "-s", "16M", image)
+	run(t, mkfs, "-q", "-F", image)
+	r := Request{Image: image, Partition: Whole, Put: []Pair{{newFile(t, "a", "first"), "/Windows/System32/a.txt"}, {newFile(t, "b", "second"), "/b"}}}
+	if err := Run(t.Context(), r, quiet); err != nil {
+		t.Fatal(err)
+	}
+	if out := run(t, "ntfscat", "-f", image, "/Windows/System32/a.txt"); !strings.Contains(out, "first") {
+		t.Error(out)
+	}
+	if err := Run(t.Context(), Request{Image: image, Partition: Whole, Delete: []string{"/b", "/Windows"}}, quiet); err != nil {
+		t.Fatal(err)
+	}
+	if out := run(t, "ntfsls", "-f", image); strings.Contains(out, "b\n") || strings.Contains(out, "Windows") {
+		t.Error(out)
+	}
+}
+
 // TestAlone refuses a second injection, and cleans up after one that was killed.
 func TestAlone(t *testing.T) {
 	image := newExt(t)

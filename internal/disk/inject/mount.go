@@ -1,13 +1,16 @@
 package inject
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -64,6 +67,24 @@ func attachLoop(file *os.File, p Partition) (*os.File, error) {
 	return nil, errs.New(errs.Resource, "no loop device is free")
 }
 
+// detachLoop lets go of the device and waits until all others have, too: a
+// driver of FUSE ends a moment after its file system is unmounted.
+func detachLoop(dev *os.File) error {
+	attached := filepath.Join("/sys/block", filepath.Base(dev.Name()), "loop/backing_file")
+	was, err := os.ReadFile(attached)
+	if err := errors.Join(err, dev.Close()); err != nil {
+		return err
+	}
+	tick := time.NewTicker(exportPoll)
+	defer tick.Stop()
+	for end := time.Now().Add(exportTime); time.Now().Before(end); <-tick.C {
+		if now, err := os.ReadFile(attached); err != nil || !bytes.Equal(now, was) { // gone, or somebody else's
+			return nil
+		}
+	}
+	return fmt.Errorf("%s is still in use", dev.Name())
+}
+
 // mount mounts a device, with the options of the user. Programs and devices on
 // it stay without effect.
 func mount(ctx context.Context, device, kind, options, dir string) error {
@@ -75,10 +96,21 @@ func mount(ctx context.Context, device, kind, options, dir string) error {
 	if err != nil {
 		return errs.WithRemedy(errs.New(errs.Unsupported, "mount is not installed"), "install the package mount")
 	}
-	out, err := exec.CommandContext(ctx, program, "-n", "-t", kind, "-o", opts, "--", device, dir).CombinedOutput()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	// Not to be killed half-way: nobody could tell whether it has mounted.
+	out, err := exec.Command(program, "-n", "-t", kind, "-o", opts, "--", device, dir).CombinedOutput()
 	if err != nil {
 		return errs.New(errs.Invalid, "cannot mount it as %s: %s: %w", kind, oneLine(out), err)
 	}
+	if err := writable(dir); err != nil {
+		return errors.Join(err, unix.Unmount(dir, 0))
+	}
+	return nil
+}
+
+func writable(dir string) error {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
 		return err
