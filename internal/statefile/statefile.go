@@ -6,11 +6,11 @@ package statefile
 
 import (
 	"bytes"
-	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"sync"
+
+	"minimega/internal/host"
 )
 
 // File writes what render returns to a path. Methods may be called by any
@@ -102,35 +102,10 @@ func (f *File) write() error {
 	if f.last != nil && bytes.Equal(data, f.last) {
 		return nil
 	}
-	if err := Replace(f.path, data, 0o600); err != nil {
+	if err := host.WriteFile(f.path, data, 0o600); err != nil {
 		f.Changed() // so that Close tries again
 		return err
 	}
 	f.last = data
 	return nil
-}
-
-// Replace puts data in the file at path in one step: readers see the old
-// content or the new, and a failure leaves the old one and nothing else.
-func Replace(path string, data []byte, mode os.FileMode) (err error) {
-	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return fmt.Errorf("cannot replace %s: %w", path, err)
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(tmp.Name()) // the first error is the one to tell
-			err = fmt.Errorf("cannot replace %s: %w", path, err)
-		}
-	}()
-	if _, err = tmp.Write(data); err == nil {
-		err = tmp.Chmod(mode)
-	}
-	if cerr := tmp.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		return err
-	}
-	return os.Rename(tmp.Name(), path)
 }
