@@ -64,7 +64,7 @@ func args(s argSpec) ([]string, error) {
 	a.add("-cpu", cpuModel(s.config.CPU, s.accel))
 	a.add("-net", "none", "-S")
 	if s.config.MigratePath != "" {
-		a.addf("-incoming", "exec:cat %s", s.config.MigratePath)
+		a.addf("-incoming", "exec:cat %s", shellQuote(s.config.MigratePath))
 	}
 	a.disks(s.config, s.ahciDisk)
 	a.kernel(s.config)
@@ -80,6 +80,23 @@ func args(s argSpec) ([]string, error) {
 		a.add("-uuid", s.config.UUID)
 	}
 	return a.list, nil
+}
+
+// shellQuote writes a path for the shell that QEMU runs for "exec:". Usual
+// paths stay as they are.
+func shellQuote(path string) string {
+	if !strings.ContainsFunc(path, shellActive) {
+		return path
+	}
+	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
+}
+
+func shellActive(r rune) bool {
+	switch {
+	case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r > 0x7f:
+		return false
+	}
+	return !strings.ContainsRune("._-/+:=@%", r)
 }
 
 // opt doubles the commas of a value inside a QEMU option.

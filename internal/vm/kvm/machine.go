@@ -158,7 +158,7 @@ func (m *Machine) Start(ctx context.Context) error {
 	err := m.savingLocked()
 	m.mu.Unlock()
 	if err != nil {
-		return err
+		return errs.InVM(err, m.name)
 	}
 	return m.execute(ctx, "cont", nil, nil)
 }

@@ -111,7 +111,7 @@ func saveRestore(t *testing.T, snapshot bool) {
 	}
 	untilCount(t, m, 3)
 	dir := t.TempDir()
-	to := vm.SaveFiles{State: filepath.Join(dir, "new/out.state"), Disk: filepath.Join(dir, "new/out.hdd")}
+	to := vm.SaveFiles{State: filepath.Join(dir, "new/out;reboot '$(x)\".state"), Disk: filepath.Join(dir, "new/out.hdd")}
 	if err := m.Save(ctx, to); err != nil {
 		t.Fatal(err)
 	}
