@@ -1,0 +1,219 @@
+package image
+
+import (
+	"bufio"
+	"compress/bzip2"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"strings"
+	"sync"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sys/unix"
+
+	"minimega/internal/errs"
+)
+
+// Limits bound what one archive may unpack to. Zero fields are the defaults,
+// negative ones mean no limit.
+type Limits struct {
+	Bytes   int64 // size of all files together, holes included
+	Entries int64 // files and directories
+	Ratio   int64 // how often the archive's own size, once slack is used up
+	Reserve int64 // bytes left free on the disk
+}
+
+// DefaultLimits leave room for the largest images in use.
+func DefaultLimits() Limits {
+	return Limits{Bytes: 64 << 30, Entries: 4 << 20, Ratio: 100, Reserve: 64 << 20}
+}
+
+// slack is what may come out of however small an archive: a few zeros in a row
+// pack into nothing.
+const slack = 256 << 20
+
+// withDefaults fills in what is not given.
+func (l Limits) withDefaults() Limits {
+	d := DefaultLimits()
+	for _, f := range []struct{ v, def *int64 }{{&l.Bytes, &d.Bytes}, {&l.Entries, &d.Entries}, {&l.Ratio, &d.Ratio}, {&l.Reserve, &d.Reserve}} {
+		if *f.v == 0 {
+			*f.v = *f.def
+		}
+	}
+	return l
+}
+
+// over is the error of an archive that goes beyond a limit. option is the one
+// that lifts it.
+func over(option, format string, args ...any) error {
+	return errs.WithRemedy(errs.New(errs.Resource, format, args...),
+		fmt.Sprintf("if you trust it, bring it in with `minimega image import -%s N REFERENCE` first", option))
+}
+
+// checkBytes refuses out bytes made from in.
+func (l Limits) checkBytes(in, out int64) error {
+	switch {
+	case l.Bytes >= 0 && out > l.Bytes:
+		return over("max-bytes", "unpacks to more than the limit of %d bytes (max-bytes)", l.Bytes)
+	case l.Ratio >= 0 && out > slack && out/max(in, 1) >= l.Ratio:
+		return over("max-ratio", "unpacks to more than %d times its size, which is the limit (max-ratio)", l.Ratio)
+	}
+	return nil
+}
+
+func (l Limits) checkEntries(n int64) error {
+	if l.Entries >= 0 && n > l.Entries {
+		return over("max-entries", "has more than the limit of %d entries (max-entries)", l.Entries)
+	}
+	return nil
+}
+
+// room fails when less than size and the reserve is free on the disk of fd.
+func (l Limits) room(fd int, size int64) error {
+	if l.Reserve < 0 {
+		return nil
+	}
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(fd, &st); err != nil {
+		return fmt.Errorf("free space: %w", err)
+	}
+	free := int64(min(st.Bavail*uint64(st.Bsize), 1<<62))
+	if free < size || free-size < l.Reserve {
+		return errs.WithRemedy(errs.New(errs.Resource, "disk full: %d MiB are free, %d MiB needed", free>>20, (size+l.Reserve)>>20),
+			"make room, or use another -base")
+	}
+	return nil
+}
+
+// step is after how many bytes to look at the free room again.
+func (l Limits) step() int64 { return max(l.Reserve/2, 1<<20) }
+
+// counter counts what is read and ends with its context.
+type counter struct {
+	ctx context.Context
+	r   io.Reader
+	n   int64
+	add func(int64) // may be nil
+	err error       // how reading failed
+}
+
+func (c *counter) Read(p []byte) (int, error) {
+	if c.ctx.Err() != nil {
+		return 0, context.Cause(c.ctx)
+	}
+	n, err := c.r.Read(p)
+	c.n += int64(n)
+	if c.add != nil {
+		c.add(int64(n))
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		c.err = err
+	}
+	return n, err
+}
+
+// bounded is what comes out of an archive, within limits.
+type bounded struct {
+	counter
+	in     *counter
+	limits Limits
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	n, err := b.counter.Read(p)
+	if full := b.limits.checkBytes(b.in.n, b.n); full != nil {
+		return n, full
+	}
+	if b.err != nil && b.in.err == nil {
+		return n, damaged(err)
+	}
+	return n, err
+}
+
+// damaged words the error of a decoder to whom all was given.
+func damaged(err error) error {
+	if err = bad(err); errs.KindOf(err) == errs.Internal && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
+		return errs.New(errs.Invalid, "damaged: %w", err)
+	}
+	return err
+}
+
+// maxWindow bounds the memory of a zstd decoder.
+const maxWindow = 128 << 20
+
+// decompress looks at the first bytes to tell what r is. Close the result.
+func decompress(ctx context.Context, r io.Reader) (io.ReadCloser, error) {
+	b := bufio.NewReaderSize(r, 256<<10)
+	magic, err := b.Peek(6)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	switch {
+	case strings.HasPrefix(string(magic), "\x1f\x8b"):
+		return gzip.NewReader(b)
+	case strings.HasPrefix(string(magic), "\x28\xb5\x2f\xfd"), len(magic) > 3 && magic[0]&0xf0 == 0x50 && string(magic[1:4]) == "\x2a\x4d\x18":
+		z, err := zstd.NewReader(b, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderLowmem(true))
+		if err != nil {
+			return nil, err
+		}
+		return z.IOReadCloser(), nil
+	case strings.HasPrefix(string(magic), "BZh"):
+		return io.NopCloser(bzip2.NewReader(b)), nil
+	case strings.HasPrefix(string(magic), "\xfd7zXZ"):
+		return unxz(ctx, b)
+	}
+	return io.NopCloser(b), nil
+}
+
+// process is a program that writes what is read here.
+type process struct {
+	io.ReadCloser
+	cmd  *exec.Cmd
+	once sync.Once
+	err  error
+}
+
+// unxz runs xz, whose format no library at hand reads.
+func unxz(ctx context.Context, r io.Reader) (io.ReadCloser, error) {
+	path, err := exec.LookPath("xz")
+	if err != nil {
+		return nil, errs.WithRemedy(errs.New(errs.Unsupported, "compressed with xz, and there is no xz program here"), "install xz-utils, or decompress it first")
+	}
+	cmd := exec.CommandContext(ctx, path, "--decompress", "--stdout", "--memlimit-decompress=256MiB")
+	cmd.Stdin = r
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, errors.Join(err, out.Close())
+	}
+	return &process{ReadCloser: out, cmd: cmd}, nil
+}
+
+func (p *process) Read(b []byte) (int, error) {
+	n, err := p.ReadCloser.Read(b)
+	if errors.Is(err, io.EOF) {
+		if failed := p.wait(); failed != nil {
+			return n, errs.New(errs.Invalid, "decompress: %w", failed)
+		}
+	}
+	return n, err
+}
+
+func (p *process) wait() error {
+	p.once.Do(func() { p.err = p.cmd.Wait() })
+	return p.err
+}
+
+// Close ends the program, which then has nobody to write to.
+func (p *process) Close() error {
+	_ = p.ReadCloser.Close() // it may be closed by the wait
+	_ = p.cmd.Process.Kill() // it may have ended
+	_ = p.wait()             // of interest only to who reads to the end
+	return nil
+}
