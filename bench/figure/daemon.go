@@ -74,6 +74,12 @@ func (d *Daemon) RSS() (float64, error) {
 	return 0, errors.New("no VmRSS in /proc/PID/status")
 }
 
+// Files returns how many descriptors the daemon has open.
+func (d *Daemon) Files() (int, error) {
+	list, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", d.cmd.Process.Pid))
+	return len(list), err
+}
+
 // Run runs a command and returns the first error in its answer.
 func (d *Daemon) Run(ctx context.Context, command string) error {
 	_, err := d.Conn.Do(ctx, command)

@@ -24,7 +24,7 @@ var (
 
 // Instance returns the directory on the command line of a keeper.
 func (e *Engine) Instance(args []string) string {
-	if len(args) != 3 || args[1] != keeperWord || !strings.HasPrefix(args[0], "/proc/self/fd/") {
+	if len(args) != 3 || args[0] != keeperPath || args[1] != keeperWord {
 		return ""
 	}
 	return args[2]

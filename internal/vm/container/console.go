@@ -2,146 +2,188 @@ package container
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"os"
-	"slices"
 	"sync"
-	"time"
+	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
 	scrollback = 1920 // bytes: a screen of 80 by 24
-	// clientTime is how long a client may keep the others waiting.
-	clientTime = 2 * time.Second
+	// behind is how many pieces of output a client may be behind the others
+	// before it is let go; a piece has at most pieceSize bytes.
+	behind    = 256
+	pieceSize = 4096
 )
 
 // console passes bytes between a container's terminal and any number of
 // clients, on a socket in the instance directory and on a TCP port.
 type console struct {
 	master    *os.File
-	listeners []net.Listener
+	raw       syscall.RawConn // of master
+	listeners []*listener
+	removes   []func() // from the poller
 	log       *slog.Logger
-	wg        sync.WaitGroup
+	wg        sync.WaitGroup // clients
 
-	mu      sync.Mutex // guards the fields below
+	mu      sync.Mutex // guards the fields below; what is done under it never waits
 	last    []byte     // what was shown last
-	clients map[net.Conn]bool
+	clients map[*client]bool
 	closed  bool
 }
 
-// openConsole serves a terminal, which it closes in Close, also if it fails.
-func openConsole(master *os.File, path, host string, log *slog.Logger) (*console, error) {
-	c := &console{master: master, log: log, clients: map[net.Conn]bool{}}
-	if err := os.RemoveAll(path); err != nil { // of an earlier daemon
+// client is one connection.
+type client struct {
+	conn net.Conn
+	out  chan []byte // closed when the client is let go
+}
+
+// openConsole serves a terminal, which it closes in Close.
+func openConsole(p *poller, master *os.File, path, host string, log *slog.Logger) (*console, error) {
+	raw, err := master.SyscallConn()
+	if err != nil {
 		return nil, err
 	}
+	c := &console{master: master, raw: raw, log: log}
 	local, err := listenUnix(path)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	}
 	c.listeners = append(c.listeners, local)
-	port, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+	port, err := listenTCP(host)
 	if err != nil {
-		return nil, errors.Join(err, local.Close())
+		return nil, errors.Join(fmt.Errorf("listen on %s: %w", host, err), c.letGo())
 	}
 	c.listeners = append(c.listeners, port)
 	for _, l := range c.listeners {
-		c.wg.Go(func() { c.accept(l) })
+		err = errors.Join(err, c.watch(p, l.fd, func() bool { return c.accept(l) }))
 	}
-	c.wg.Go(c.show)
+	if e := raw.Control(func(fd uintptr) { err = errors.Join(err, c.watch(p, int(fd), c.show)) }); e != nil {
+		err = errors.Join(err, e)
+	}
+	if err != nil {
+		return nil, errors.Join(err, c.letGo())
+	}
 	return c, nil
 }
 
-// port is the TCP port.
-func (c *console) port() int { return c.listeners[1].Addr().(*net.TCPAddr).Port }
-
-func (c *console) accept(l net.Listener) {
-	for {
-		conn, err := l.Accept()
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err != nil { // of one connection, or too many files are open
-			c.log.Warn("console", "err", err)
-			continue
-		}
-		c.welcome(conn)
+func (c *console) watch(p *poller, fd int, ready func() bool) error {
+	remove, err := p.add(fd, ready)
+	if err == nil {
+		c.removes = append(c.removes, remove)
 	}
+	return err
 }
 
-// welcome sends what was shown last, so that nothing is missed or seen twice.
-func (c *console) welcome(conn net.Conn) {
+// port is the TCP port.
+func (c *console) port() int { return c.listeners[1].port }
+
+// accept lets clients in, who first get what was shown last: nothing is missed
+// or seen twice.
+func (c *console) accept(l *listener) bool {
+	conn, err := l.accept()
+	switch {
+	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.ECONNABORTED), errors.Is(err, unix.EINTR):
+		return true
+	case err != nil:
+		c.log.Warn("console takes no more clients", "err", err)
+		return false
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
 		_ = conn.Close()
-		return
+		return false
 	}
-	if !send(conn, c.last) {
-		_ = conn.Close()
-		return
+	n := &client{conn: conn, out: make(chan []byte, behind)}
+	if len(c.last) > 0 {
+		n.out <- append([]byte(nil), c.last...)
 	}
-	c.clients[conn] = true
+	if c.clients == nil {
+		c.clients = map[*client]bool{}
+	}
+	c.clients[n] = true
+	c.wg.Go(func() { c.send(n) })
 	c.wg.Go(func() {
 		// The error is that of a client that went, or of a container that did.
-		_, _ = io.Copy(writer{c.master}, conn)
-		c.drop(conn)
+		_, _ = io.Copy(writer{c.master}, n.conn)
+		c.drop(n)
 	})
+	return true
 }
 
 // writer hides what else a file can do from io.Copy: splice(2) to a terminal
-// waits where no deadline reaches.
+// waits where Close does not reach.
 type writer struct{ io.Writer }
 
-func send(conn net.Conn, b []byte) bool {
-	err := conn.SetWriteDeadline(time.Now().Add(clientTime))
-	if err == nil {
-		_, err = conn.Write(b)
-	}
-	return err == nil
-}
-
-func (c *console) drop(conn net.Conn) {
-	c.mu.Lock()
-	delete(c.clients, conn)
-	c.mu.Unlock()
-	_ = conn.Close()
-}
-
-// show passes on what the container writes, until it ends or Close.
-func (c *console) show() {
-	buf := make([]byte, 1024)
-	for {
-		n, err := c.master.Read(buf)
-		if n > 0 {
-			c.spread(buf[:n])
-		}
-		if err != nil {
-			return
+// send writes to one client what is meant for it.
+func (c *console) send(n *client) {
+	for b := range n.out {
+		if _, err := n.conn.Write(b); err != nil {
+			c.drop(n)
 		}
 	}
 }
 
-// spread remembers b and sends it to all clients; one that does not take it is
-// let go.
-func (c *console) spread(b []byte) {
+func (c *console) drop(n *client) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.dropLocked(n)
+}
+
+func (c *console) dropLocked(n *client) {
+	if c.clients[n] {
+		delete(c.clients, n)
+		close(n.out)
+		_ = n.conn.Close()
+	}
+}
+
+// show passes on what the container writes. It is called by one goroutine.
+func (c *console) show() bool {
+	var buf [pieceSize]byte
+	var n int
+	var err error
+	if closed := c.raw.Control(func(fd uintptr) { n, err = unix.Read(int(fd), buf[:]) }); closed != nil {
+		return false
+	}
+	switch {
+	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
+		return true
+	case err != nil || n == 0: // EIO: the container has ended
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.remember(buf[:n])
+	if len(c.clients) == 0 {
+		return true
+	}
+	b := append([]byte(nil), buf[:n]...)
+	for k := range c.clients {
+		select {
+		case k.out <- b:
+		default: // it does not keep up
+			c.dropLocked(k)
+		}
+	}
+	return true
+}
+
+// remember keeps the end of what was shown. The caller holds mu.
+func (c *console) remember(b []byte) {
+	if len(b) > scrollback {
+		b = b[len(b)-scrollback:]
+	}
+	if over := len(c.last) + len(b) - scrollback; over > 0 {
+		c.last = append(c.last[:0], c.last[over:]...)
+	}
 	c.last = append(c.last, b...)
-	if over := len(c.last) - scrollback; over > 0 {
-		c.last = slices.Delete(c.last, 0, over)
-	}
-	clients := make([]net.Conn, 0, len(c.clients))
-	for conn := range c.clients {
-		clients = append(clients, conn)
-	}
-	c.mu.Unlock()
-	for _, conn := range clients {
-		if !send(conn, b) {
-			c.drop(conn)
-		}
-	}
 }
 
 // Close ends all connections. The terminal itself lives on with the keeper.
@@ -149,17 +191,29 @@ func (c *console) Close() error {
 	c.mu.Lock()
 	was := c.closed
 	c.closed = true
-	for conn := range c.clients {
-		_ = conn.Close()
-	}
 	c.mu.Unlock()
 	if was {
 		return nil
 	}
-	failed := []error{c.master.Close()}
+	err := c.letGo()
+	err = errors.Join(err, c.master.Close())
+	c.mu.Lock()
+	for n := range c.clients {
+		c.dropLocked(n)
+	}
+	c.mu.Unlock()
+	c.wg.Wait()
+	return err
+}
+
+// letGo closes the listeners.
+func (c *console) letGo() error {
+	for _, remove := range c.removes {
+		remove()
+	}
+	var failed []error
 	for _, l := range c.listeners {
 		failed = append(failed, l.Close())
 	}
-	c.wg.Wait()
 	return errors.Join(failed...)
 }

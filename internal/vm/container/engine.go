@@ -11,6 +11,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -56,6 +57,9 @@ type Engine struct {
 	groups *cgroup.Tree
 	broken error // why no container can be made here
 	filter []bpf.RawInstruction
+	poller *poller // of consoles
+	// edit, if set, changes programs before they run: tests make them fail.
+	edit func(*program)
 }
 
 // New returns an engine. What this host lacks is said when a container is made.
@@ -76,20 +80,27 @@ func New(opts Options, log *slog.Logger) *Engine {
 		opts.StartTimeout = time.Minute
 	}
 	e := &Engine{opts: opts, log: log}
-	sum := sha256.Sum256([]byte(opts.Base))
-	e.groups, e.broken = cgroup.Open(opts.Cgroups, filepath.Join("minimega", hex.EncodeToString(sum[:])[:8]))
+	e.groups, e.broken = cgroup.Open(opts.Cgroups, groupParent(opts.Base))
 	if e.broken == nil {
 		e.filter, e.broken = seccompFilter()
+	}
+	if e.broken == nil {
+		e.poller, e.broken = newPoller()
 	}
 	return e
 }
 
-// Close removes the engine's control groups. Machines are not its own.
+// Close removes the engine's control groups. Machines are not its own; they
+// must have been closed.
 func (e *Engine) Close() error {
-	if e.groups == nil {
-		return nil
+	var failed []error
+	if e.poller != nil {
+		failed = append(failed, e.poller.Close())
 	}
-	return e.groups.Close()
+	if e.groups != nil {
+		failed = append(failed, e.groups.Close())
+	}
+	return errors.Join(failed...)
 }
 
 // Type returns vm.Container.
@@ -157,6 +168,13 @@ func permission(err error) error {
 		return errs.Wrap(errs.Permission, err)
 	}
 	return err
+}
+
+// groupParent is where the control groups of a base directory are: two daemons
+// on a host must not share them.
+func groupParent(base string) string {
+	sum := sha256.Sum256([]byte(base))
+	return filepath.Join("minimega", hex.EncodeToString(sum[:])[:8])
 }
 
 // groupName is the control group of a machine.

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -181,6 +180,9 @@ func (l *launch) openTerminal(context.Context) (err error) {
 // run starts the keeper, which starts the container.
 func (l *launch) run(context.Context) (err error) {
 	l.program = l.plan.build()
+	if l.e.edit != nil {
+		l.e.edit(l.program)
+	}
 	image, err := l.program.Open(imageName)
 	if err != nil {
 		return err
@@ -197,8 +199,8 @@ func (l *launch) run(context.Context) (err error) {
 	}
 	defer write.Close()
 	l.keeper, err = host.StartProc(host.ProcSpec{
-		Path: "/proc/self/fd/" + strconv.Itoa(int(image.Fd())), Args: []string{keeperWord, l.spec.Dir}, Dir: "/", Env: []string{},
-		Files: []*os.File{write, l.pty.master, l.start, status, l.pty.mount, l.pty.slave, l.spec.Space},
+		Path: keeperPath, Args: []string{keeperWord, l.spec.Dir}, Dir: "/", Env: []string{},
+		Files: []*os.File{write, l.pty.master, l.start, status, l.pty.mount, l.pty.slave, l.spec.Space, image},
 	})
 	if err != nil {
 		return errors.Join(executable(err), report.Close())
@@ -210,8 +212,12 @@ func (l *launch) run(context.Context) (err error) {
 // imageName is what the kernel calls the executable of the first stage.
 const imageName = "minimega-container"
 
-// keeperWord is the first argument of every keeper; its directory follows.
-const keeperWord = "keeper"
+// Every keeper is started under keeperPath, which is fdImage, with keeperWord
+// and its directory as arguments.
+const (
+	keeperPath = "/proc/self/fd/10"
+	keeperWord = "keeper"
+)
 
 // executable says what may be wrong with executing a file in memory.
 func executable(err error) error {
@@ -225,7 +231,20 @@ func executable(err error) error {
 func (l *launch) end() error {
 	ctx, cancel := context.WithTimeout(context.Background(), undoTime)
 	defer cancel()
-	return errors.Join(l.group.Kill(ctx), l.keeper.Kill(ctx), l.keeper.Close(), l.report.Close())
+	// A child that was born a moment ago is still of the keeper's process
+	// group; later it has entered its control group, and asked to die with the
+	// keeper.
+	_ = unix.Kill(-l.keeper.Pid(), unix.SIGKILL)
+	failed := []error{l.keeper.Kill(ctx), l.group.Kill(ctx), l.keeper.Close()}
+	// Nobody has the other end of the pipe once all are gone.
+	err := os.ErrDeadlineExceeded
+	for tries := 0; tries < 2 && errors.Is(err, os.ErrDeadlineExceeded); tries++ { // the first may be that of await
+		err = l.report.SetReadDeadline(time.Now().Add(undoTime))
+		if err == nil {
+			_, err = io.Copy(io.Discard, l.report)
+		}
+	}
+	return errors.Join(append(failed, err, l.report.Close())...)
 }
 
 // await reads the keeper's reports until all is set up.
@@ -304,7 +323,7 @@ func (pl *plan) failure(f *stage.Failure) error {
 func (l *launch) checkInit(context.Context) error { return checkProgram(l.init.root(), l.plan.init[0]) }
 
 func (l *launch) openConsole(context.Context) (err error) {
-	l.console, err = openConsole(l.pty.master, l.path(consoleName), l.e.opts.ConsoleListen, l.spec.Log)
+	l.console, err = openConsole(l.e.poller, l.pty.master, l.path(consoleName), l.e.opts.ConsoleListen, l.spec.Log)
 	return err
 }
 

@@ -23,7 +23,6 @@ import (
 // Machine is a running container.
 type Machine struct {
 	spec    *vm.Spec
-	plan    *plan // nil for an adopted one
 	keeper  *host.Proc
 	init    *process
 	group   *cgroup.Group

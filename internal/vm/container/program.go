@@ -20,6 +20,7 @@ const (
 	fdPts      = 7            // mount of the container's terminals
 	fdConsole  = 8            // the console's terminal; kept by the keeper
 	fdSpace    = 9            // network namespace
+	fdImage    = 10           // the program itself
 )
 
 // Records on the report pipe that are no failures: at their start stands one
@@ -58,7 +59,7 @@ type volume struct {
 // program builds calls; names of steps are what errors say.
 type program struct {
 	stage.Program
-	zero, scratch stage.Arg
+	scratch stage.Arg // 64 bits that nobody reads
 }
 
 // call adds a call that must succeed, and returns its index.
@@ -79,11 +80,19 @@ func (p *program) s(text string) stage.Arg { return p.String(text) }
 
 var atCwd = stage.Int(unix.AT_FDCWD)
 
+// What the program of a container without volumes has.
+const (
+	typicalCalls  = 192
+	typicalMemory = 8 << 10
+)
+
 // build writes the program of a container: that of the keeper, which stays on
 // the host, and from its fork on that of the container.
 func (pl *plan) build() *program {
 	p := &program{}
-	p.zero, p.scratch = p.Words(0), p.Words(0)
+	p.Reserve(typicalCalls, typicalMemory)
+	p.scratch = p.Words(0)
+	p.call("close", unix.SYS_CLOSE, fdImage)
 	fork, pid := pl.fork(p)
 	status := p.Words(0)
 	p.call("report process", unix.SYS_WRITE, fdReport, pid, stage.RecordSize)

@@ -4,17 +4,46 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
-	"strings"
+
+	"golang.org/x/sys/unix"
 )
+
+// listener is a socket that listens and is waited for by a poller.
+type listener struct {
+	fd   int
+	port int    // of TCP
+	path string // in the file system, removed with it
+}
+
+const backlog = 16
+
+func listen(family int, address unix.Sockaddr) (*listener, error) {
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err = unix.Bind(fd, address); err == nil {
+		err = unix.Listen(fd, backlog)
+	}
+	if err != nil {
+		return nil, errors.Join(err, unix.Close(fd))
+	}
+	return &listener{fd: fd}, nil
+}
 
 // maxSocketPath is what fits into struct sockaddr_un.
 const maxSocketPath = 107
 
-// listenUnix listens on a socket that only its owner can use, also where the
-// path is too long for an address.
-func listenUnix(path string) (net.Listener, error) {
+// listenUnix listens on a socket that only its owner can use, in the place of
+// one of an earlier daemon. Paths that are too long for an address go by way
+// of the directory's descriptor.
+func listenUnix(path string) (*listener, error) {
+	if err := os.RemoveAll(path); err != nil {
+		return nil, err
+	}
 	name := path
 	if len(path) > maxSocketPath {
 		dir, err := os.Open(filepath.Dir(path))
@@ -24,13 +53,61 @@ func listenUnix(path string) (net.Listener, error) {
 		defer dir.Close()
 		name = fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(path))
 	}
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: name, Net: "unix"})
+	l, err := listen(unix.AF_UNIX, &unix.SockaddrUnix{Name: name})
 	if err != nil {
 		return nil, err
 	}
-	l.SetUnlinkOnClose(!strings.HasPrefix(name, "/proc/"))
-	if err := os.Chmod(path, 0o600); err != nil {
+	l.path = path
+	if err := os.Chmod(path, 0o600); err != nil { // the directory is private, too
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
+}
+
+// listenTCP listens on a free port of an address.
+func listenTCP(host string) (*listener, error) {
+	addr, err := netip.ParseAddr(host)
+	if err != nil {
+		return nil, err
+	}
+	var l *listener
+	if addr = addr.Unmap(); addr.Is4() {
+		l, err = listen(unix.AF_INET, &unix.SockaddrInet4{Addr: addr.As4()})
+	} else {
+		l, err = listen(unix.AF_INET6, &unix.SockaddrInet6{Addr: addr.As16()})
+	}
+	if err != nil {
+		return nil, err
+	}
+	name, err := unix.Getsockname(l.fd)
+	if err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	switch a := name.(type) {
+	case *unix.SockaddrInet4:
+		l.port = a.Port
+	case *unix.SockaddrInet6:
+		l.port = a.Port
+	}
+	return l, nil
+}
+
+// accept takes one connection, and does not wait for it.
+func (l *listener) accept() (net.Conn, error) {
+	fd, _, err := unix.Accept4(l.fd, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), "console client")
+	defer f.Close() // FileConn has its own
+	return net.FileConn(f)
+}
+
+// Close ends listening.
+func (l *listener) Close() error {
+	err := unix.Close(l.fd)
+	if l.path != "" {
+		err = errors.Join(err, os.RemoveAll(l.path))
+	}
+	return err
 }

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -77,6 +78,12 @@ const (
 	recordSize = 16
 	memAddr    = dataAddr + recordSize + 8
 )
+
+// Reserve makes room for so many calls and bytes of memory.
+func (p *Program) Reserve(calls, memory int) {
+	p.Calls = slices.Grow(p.Calls, calls)
+	p.mem = slices.Grow(p.mem, memory)
+}
 
 // Bytes puts b into memory, aligned for any type, and returns its address.
 func (p *Program) Bytes(b []byte) Arg {
