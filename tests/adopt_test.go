@@ -431,7 +431,8 @@ func (w *crashWorld) checkLinks(taps map[string]bool) {
 	for _, line := range strings.Split(strings.TrimSpace(string(out)), "\n") {
 		name, peer, _ := strings.Cut(strings.Fields(line)[0], "@")
 		switch {
-		case slices.Contains(kernelLinks, name) || taps[name]:
+		case w.host.before["link "+name]:
+		case taps[name]:
 			delete(taps, name)
 		case peer != "" && strings.HasPrefix(name, "mm"): // the end of a host tap on the bridge
 		case strings.HasPrefix(name, "mm") && strings.Contains(string(masters), " master "+name+" "):

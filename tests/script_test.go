@@ -3,13 +3,14 @@ package tests
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -19,6 +20,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"minimega/internal/guest"
+	"minimega/internal/host/hosttest"
 )
 
 // program is the real minimega, built once for all scripts.
@@ -87,6 +89,8 @@ type hostKey struct{}
 type host struct {
 	netns, work string
 	env         []string // of its daemons, beside ours
+	machine     hosttest.Machine
+	before      hosttest.Snapshot
 	daemons     []*daemon
 }
 
@@ -116,6 +120,9 @@ func newHost(work string) (*host, error) {
 	if out, err := h.command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("ip link set lo up: %v: %s", err, out)
 	}
+	sum := sha256.Sum256([]byte(filepath.Join(work, "base"))) // containers' cgroups are named by it
+	h.machine = hosttest.Machine{Marks: []string{work, h.netns, hex.EncodeToString(sum[:])[:8]}, Netns: h.netns, Temps: []string{filepath.Join(work, "tmp")}}
+	h.before = h.machine.Take()
 	return h, nil
 }
 
@@ -130,31 +137,13 @@ func (h *host) close() (left []string) {
 			left = append(left, "a daemon that does not end")
 		}
 	}
+	left = append(left, h.machine.Left(h.before)...)
 	for _, pid := range h.processes() {
-		line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-		left = append(left, fmt.Sprintf("process %d: %s", pid, bytes.ReplaceAll(line, []byte{0}, []byte{' '})))
 		_ = syscall.Kill(pid, syscall.SIGKILL)
-	}
-	if out, err := h.command("ip", "-br", "link").Output(); err == nil {
-		for _, line := range strings.Split(strings.TrimSpace(string(out)), "\n") {
-			if name := strings.Fields(line)[0]; !slices.Contains(kernelLinks, strings.Split(name, "@")[0]) {
-				left = append(left, "link "+line)
-			}
-		}
-	}
-	if mounts, err := os.ReadFile("/proc/self/mounts"); err == nil {
-		for _, line := range strings.Split(string(mounts), "\n") {
-			if strings.Contains(line, h.work) {
-				left = append(left, "mount "+line)
-			}
-		}
 	}
 	_ = exec.Command("ip", "netns", "del", h.netns).Run()
 	return left
 }
-
-// kernelLinks are the links that a new namespace has by itself.
-var kernelLinks = []string{"lo", "ifb0", "ifb1", "tunl0", "sit0", "ip6tnl0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0", "ip6gre0"}
 
 // processes returns those that have the script's directory on their command line.
 func (h *host) processes() (pids []int) {
