@@ -15,6 +15,7 @@ import (
 	"minimega/internal/daemon"
 	"minimega/internal/demo"
 	"minimega/internal/guest"
+	"minimega/internal/image"
 )
 
 func main() {
@@ -43,11 +44,12 @@ func run(args []string, std cli.Stdio) int {
 	if len(cfg.Args) == 0 {
 		return daemon.Run(context.Background(), cfg, std)
 	}
-	return tool(cfg.Args, std)
+	return tool(cfg, std)
 }
 
 // tool runs what is neither daemon nor client: a word and its own flags.
-func tool(args []string, std cli.Stdio) int {
+func tool(cfg cli.Config, std cli.Stdio) int {
+	args := cfg.Args
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	switch args[0] {
@@ -55,6 +57,8 @@ func tool(args []string, std cli.Stdio) int {
 		return demo.Run(ctx, args[1:], std.Out, std.Err)
 	case "guest":
 		return guest.Command(ctx, args[1:], std.Out, std.Err)
+	case "image":
+		return image.Command(ctx, cfg.Base, args[1:], std.Out, std.Err)
 	}
 	fmt.Fprintf(std.Err, "minimega: there is no %q (minimega -h tells what there is; `minimega -e %s` runs a command on a daemon)\n", args[0], args[0])
 	return 2

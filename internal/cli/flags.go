@@ -82,6 +82,7 @@ func Usage(w io.Writer) {
        minimega [flag...] -pipe name           be an end of a named pipe
        minimega demo                           build a small network and show it
        minimega guest ...                      make systems for guests
+       minimega image ...                      bring in and manage images for containers
        minimega completion bash|zsh|fish       print a completion script
 
 flags:

@@ -7,10 +7,13 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"minimega/internal/errs"
 )
@@ -58,6 +61,9 @@ func Command(ctx context.Context, base string, args []string, stdout, stderr io.
 		return 2
 	}
 	err := run(ctx, args)
+	if errors.Is(err, context.Canceled) {
+		err = errors.New("interrupted")
+	}
 	var misuse usageError
 	switch {
 	case err == nil || errors.Is(err, flag.ErrHelp):
@@ -115,8 +121,22 @@ func flags(name string) *flag.FlagSet {
 	return flag.NewFlagSet("minimega image "+name, flag.ContinueOnError)
 }
 
-func (t *tool) store() *Store {
-	return NewStore(Options{Dir: filepath.Join(t.base, "images"), Limits: t.limits})
+// store opens the store, unless somebody else could have put things there.
+func (t *tool) store() (*Store, error) {
+	base, err := filepath.Abs(t.base)
+	if err != nil {
+		return nil, err
+	}
+	var st unix.Stat_t
+	err = unix.Lstat(base, &st)
+	switch {
+	case errors.Is(err, unix.ENOENT):
+	case err != nil:
+		return nil, errs.New(errs.Permission, "base directory %s: %w", base, err)
+	case st.Mode&unix.S_IFMT != unix.S_IFDIR || int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0:
+		return nil, errs.WithRemedy(errs.New(errs.Permission, "base directory %s is no directory, or not of this user alone", base), "run as the user of the daemon, or choose another -base")
+	}
+	return NewStore(Options{Dir: filepath.Join(base, DirName), Limits: t.limits}), nil
 }
 
 // bring is pull and import, which differ only in what people expect them to be
@@ -138,12 +158,15 @@ func (t *tool) bring(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	s, err := t.store()
+	if err != nil {
+		return err
+	}
 	var m Meter
 	end := func() {}
 	if !*quiet {
 		end = t.show(ctx, &m)
 	}
-	s := t.store()
 	id, err := s.Import(ctx, ref, *name, &m)
 	end()
 	if err != nil {
@@ -175,13 +198,21 @@ func (t *tool) list(ctx context.Context, args []string) error {
 	if _, err := t.parse(fs, args, 0, 0); err != nil {
 		return err
 	}
-	list, err := t.store().List(ctx)
+	s, err := t.store()
+	if err != nil {
+		return err
+	}
+	list, err := s.List(ctx)
 	if err != nil {
 		return err
 	}
 	if *asJSON {
 		return t.json(append([]Info{}, list...))
 	}
+	return t.table(list)
+}
+
+func (t *tool) table(list []Info) error {
 	w := tabwriter.NewWriter(t.stdout, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(w, "ID\tSIZE\tLAYERS\tIN USE\tBROUGHT IN\tNAME")
 	for _, i := range list {
@@ -214,7 +245,11 @@ func (t *tool) inspect(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	i, err := t.store().Inspect(ctx, strings.TrimPrefix(words[0], "image:"))
+	s, err := t.store()
+	if err != nil {
+		return err
+	}
+	i, err := s.Inspect(ctx, strings.TrimPrefix(words[0], "image:"))
 	if err != nil {
 		return err
 	}
@@ -226,9 +261,13 @@ func (t *tool) remove(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	s, err := t.store()
+	if err != nil {
+		return err
+	}
 	var failed []error
 	for _, w := range words {
-		failed = append(failed, t.store().Remove(ctx, strings.TrimPrefix(w, "image:")))
+		failed = append(failed, s.Remove(ctx, strings.TrimPrefix(w, "image:")))
 	}
 	return errs.Join(failed...)
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/klauspost/compress/gzip"
+	"golang.org/x/sys/unix"
 )
 
 // needRoot is for what only root can make: owners, whiteouts that overlays see.
@@ -222,4 +223,13 @@ func open(t testing.TB, s *Store, ref string) *Root {
 		}
 	})
 	return r
+}
+
+func links(t testing.TB, path string) uint64 {
+	t.Helper()
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil {
+		t.Fatal(err)
+	}
+	return uint64(st.Nlink)
 }

@@ -25,6 +25,9 @@ import (
 	"minimega/internal/host"
 )
 
+// DirName is the directory of the store in a base directory.
+const DirName = "images"
+
 // Options say where a store is. Dir is needed.
 type Options struct {
 	Dir    string // made when first needed
