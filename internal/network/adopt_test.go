@@ -1,0 +1,179 @@
+package network_test
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"minimega/internal/network"
+	"minimega/internal/network/linux"
+	"minimega/internal/network/networktest"
+)
+
+// dynasty makes managers one after the other for the same base directory.
+type dynasty struct {
+	t    *testing.T
+	base string
+	log  *slog.Logger
+}
+
+func newDynasty(t *testing.T) *dynasty {
+	networktest.Host(t)
+	d := &dynasty{t: t, base: t.TempDir(), log: slog.New(slog.NewTextHandler(t.Output(), nil))}
+	before := networktest.Links(t)
+	t.Cleanup(func() {
+		if diff := cmp.Diff(before, networktest.Links(t)); diff != "" {
+			t.Errorf("left (-before +now):\n%s", diff)
+		}
+	})
+	return d
+}
+
+// next makes a manager. Those before it are as good as dead: they are closed
+// after it, when there is nothing left for them to remove.
+func (d *dynasty) next() *network.Manager {
+	d.t.Helper()
+	dp, err := linux.New(d.base, d.log)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	m, err := network.New(dp, network.Options{Base: d.base, Log: d.log})
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.t.Cleanup(func() {
+		if err := m.Close(context.Background()); err != nil {
+			d.t.Error(err)
+		}
+	})
+	return m
+}
+
+func vmPort(name string, vlan int) network.PortSpec {
+	return network.PortSpec{Name: name, Kind: network.Tap, VLAN: vlan, Owner: "vm a:0", Namespace: "ns"}
+}
+
+func specs(ports []network.Port) []network.PortSpec {
+	list := make([]network.PortSpec, len(ports))
+	for i, p := range ports {
+		list[i] = p.PortSpec
+	}
+	return list
+}
+
+// Ports, bridges and mirrors go on as they were, and nothing else is there.
+func TestAdopt(t *testing.T) {
+	d := newDynasty(t)
+	first := d.next()
+	taps := create(t, first, vmPort("", 5), vmPort("", 5), vmPort("", 6), vmPort("", network.Disconnected), vmPort("", 7))
+	create(t, first, network.PortSpec{Name: "hostt", Kind: network.Host, VLAN: 5, Bridge: "br", Namespace: "ns", Owner: "host"})
+	ctx := t.Context()
+	for _, err := range []error{
+		first.AddIP(ctx, "hostt", "10.9.0.1/24"),
+		first.ConfigureBridge(ctx, "br", "mcast_snooping_enable", "true"),
+		first.EnsureBridge(ctx, "empty"),
+		first.Mirror(ctx, taps[0].Name, taps[2].Name),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	a, b := networktest.OpenTap(t, taps[0].Name), networktest.OpenTap(t, taps[1].Name)
+	links := networktest.Links(t)
+
+	second := d.next()
+	removed, err := second.Adopt(ctx, specs(taps[:4])) // the fifth is of a VM that was not made
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Contains(removed, taps[4].Name) || len(removed) != 2 { // with its VLAN
+		t.Errorf("removed %v", removed)
+	}
+	if now := networktest.Links(t); len(now) != len(links)-2 {
+		t.Errorf("links: %v, before %v", now, links)
+	}
+	if got, want := second.Ports(), first.Ports(); !reflect.DeepEqual(got, slices.DeleteFunc(want, func(p network.Port) bool { return p.Name == taps[4].Name })) {
+		t.Errorf("ports: %+v, before %+v", got, want)
+	}
+	want := first.Bridges()
+	for i := range want {
+		want[i].VLANs = slices.DeleteFunc(want[i].VLANs, func(v int) bool { return v == 7 })
+	}
+	if got := second.Bridges(); !reflect.DeepEqual(got, want) {
+		t.Errorf("bridges: %+v, before %+v", got, want)
+	}
+	if got := second.Mirrors(); !reflect.DeepEqual(got, first.Mirrors()) {
+		t.Errorf("mirrors: %v", got)
+	}
+	frame := slices.Concat([]byte("\xff\xff\xff\xff\xff\xff\x02\x00\x00\x00\x00\x09\x88\xb5"), make([]byte, 50))
+	networktest.SendFrame(t, a, frame)
+	if !networktest.ReceiveFrame(t, b, frame[:14], 2*time.Second) {
+		t.Error("a frame does not get from tap to tap")
+	}
+	// What is made from now on has a place, what goes leaves none.
+	more := create(t, second, vmPort("", 5), vmPort("", 8))
+	names := []string{more[0].Name, more[1].Name, taps[0].Name, taps[1].Name, taps[2].Name, taps[3].Name, "hostt"}
+	if err := second.Delete(ctx, names...); err != nil {
+		t.Error(err)
+	}
+}
+
+// A port that was being moved is where the VM's file says; one that has gone is
+// named; one of the same name that is somebody else's is left alone.
+func TestAdoptDifferent(t *testing.T) {
+	d := newDynasty(t)
+	first := d.next()
+	taps := create(t, first, vmPort("", 5), vmPort("", 5))
+	links := networktest.Links(t)
+	moved := taps[0].PortSpec
+	moved.VLAN = 9
+	other := vmPort("lo", 5)
+	second := d.next()
+	_, err := second.Adopt(t.Context(), []network.PortSpec{moved, taps[1].PortSpec, vmPort("nosuch", 5), other})
+	if err == nil || !strings.Contains(err.Error(), "nosuch (vm a:0), lo (vm a:0)") {
+		t.Errorf("adopt: %v", err)
+	}
+	if p, ok := second.Port(taps[0].Name); !ok || p.VLAN != 9 {
+		t.Errorf("%+v", p)
+	}
+	if now := networktest.Links(t); len(now) != len(links)+1 { // VLAN 9
+		t.Errorf("links: %v, before %v", now, links)
+	}
+}
+
+func TestDiscard(t *testing.T) {
+	d := newDynasty(t)
+	before := networktest.Links(t)
+	create(t, d.next(), vmPort("", 5), network.PortSpec{Name: "hostt", Kind: network.Host, VLAN: 6})
+	removed, err := d.next().Discard(t.Context())
+	if err != nil || len(removed) != 4 { // tap, inner end, two VLANs
+		t.Errorf("removed %v, %v", removed, err)
+	}
+	if diff := cmp.Diff(before, networktest.Links(t)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// A file that is broken is named; the ports of VMs are adopted nevertheless.
+func TestAdoptBroken(t *testing.T) {
+	d := newDynasty(t)
+	taps := create(t, d.next(), vmPort("", 5))
+	if err := os.WriteFile(filepath.Join(d.base, "network.json"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	second := d.next()
+	if _, err := second.Adopt(t.Context(), specs(taps)); err == nil || !strings.Contains(err.Error(), "network.json") {
+		t.Errorf("adopt: %v", err)
+	}
+	if _, ok := second.Port(taps[0].Name); !ok {
+		t.Error("the tap was not adopted")
+	}
+}
