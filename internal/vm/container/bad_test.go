@@ -194,7 +194,7 @@ func TestCancelled(t *testing.T) {
 // error at every one of its calls.
 func TestEachCallFails(t *testing.T) {
 	b := newBench(t)
-	pl := &plan{dir: b.base, root: b.base, init: []string{"/x"}, overlay: true, lower: []string{b.root}, filter: b.engine.filter}
+	pl := &plan{dir: b.base, root: b.base, Program: Program{Args: []string{"/x"}, Dir: "/a/b", UID: 1, GID: 1, Groups: []uint32{1, 2, 3}}, overlay: true, lower: []string{b.root}, filter: b.engine.filter}
 	n := len(pl.build().Calls)
 	if testing.Short() {
 		n = 10

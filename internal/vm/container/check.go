@@ -14,6 +14,7 @@ import (
 const (
 	maxHostname = 64 // __NEW_UTS_LEN
 	maxFifos    = 1024
+	maxWords    = 64 << 10 // bytes of all that init is given
 )
 
 // Check refuses what cannot work.
@@ -24,7 +25,11 @@ func (e *Engine) Check(ctx context.Context, c *vm.Config) error {
 	if c.FilesystemPath == "" {
 		return errs.WithRemedy(errs.New(errs.Invalid, "unable to create container without a configured filesystem"), "set `vm config filesystem`")
 	}
-	if _, err := e.opts.Roots.Root(ctx, c.FilesystemPath); err != nil {
+	root, err := e.opts.Roots.Root(ctx, c.FilesystemPath)
+	if err != nil {
+		return err
+	}
+	if err := root.release(); err != nil {
 		return err
 	}
 	for _, check := range []func(*vm.Config) error{checkSize, checkWords, checkNets} {
@@ -70,7 +75,7 @@ func checkWords(c *vm.Config) error {
 			return errs.New(errs.Invalid, "%q has a zero byte in it", w)
 		}
 	}
-	if size > 64<<10 {
+	if size > maxWords {
 		return errs.New(errs.Invalid, "init and volumes are too long")
 	}
 	if c.Preinit != "" {

@@ -42,10 +42,34 @@ type Root struct {
 	// Lower are its layers, topmost first: directories that containers with
 	// snapshot share. One without snapshot can have only one, and writes to it.
 	Lower []string
+	// Shared file systems are never written in place.
+	Shared bool
+	// Program tells what is to run if the configuration does not say; nil, or
+	// returning nil, if the file system does not say either.
+	Program func() (*Program, error)
+	// Release, if there is one, says that the file system is mounted by now or
+	// no longer wanted.
+	Release func() error
+}
+
+// Program is a process to be made. All but Args may be empty.
+type Program struct {
+	Args     []string // the first is the absolute path of the program
+	Env      []string // NAME=value
+	Dir      string   // working directory, absolute; made if it is missing
+	UID, GID uint32
+	Groups   []uint32
+}
+
+func (r Root) release() error {
+	if r.Release == nil {
+		return nil
+	}
+	return r.Release()
 }
 
 // Roots prepares the file systems that configurations name. A prepared one is
-// there until the engine is closed.
+// there until it is released.
 type Roots interface {
 	Root(ctx context.Context, path string) (Root, error)
 }

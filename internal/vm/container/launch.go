@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -54,6 +55,7 @@ func (e *Engine) Launch(ctx context.Context, s *vm.Spec) (vm.Machine, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.opts.StartTimeout)
 	defer cancel()
 	l := &launch{e: e, spec: s}
+	defer l.releaseRoot()
 	err := undo.Run(ctx,
 		undo.Step{Name: "prepare file system", Do: l.prepareRoot, Undo: l.removeFiles},
 		undo.Step{Name: "make control group", Do: l.makeGroup, Undo: func() error { return l.group.Remove(context.Background()) }},
@@ -70,6 +72,13 @@ func (e *Engine) Launch(ctx context.Context, s *vm.Spec) (vm.Machine, error) {
 		s.Log.Warn("closing what the container has taken over", "err", err)
 	}
 	return newMachine(l), nil
+}
+
+// releaseRoot lets go of the file system, which by now is mounted or unwanted.
+func (l *launch) releaseRoot() {
+	if err := l.root.release(); err != nil {
+		l.spec.Log.Warn("letting go of the file system", "err", err)
+	}
 }
 
 func (l *launch) path(name string) string { return filepath.Join(l.spec.Dir, name) }
@@ -94,8 +103,11 @@ func (l *launch) makeFiles() error {
 	if c.Hostname == "" {
 		c.Hostname = l.spec.Name
 	}
-	pl := &plan{dir: l.spec.Dir, hostname: c.Hostname, init: c.Init, preinit: c.Preinit, overlay: c.Snapshot, filter: l.e.filter}
+	pl := &plan{dir: l.spec.Dir, hostname: c.Hostname, preinit: c.Preinit, overlay: c.Snapshot, filter: l.e.filter}
 	l.plan = pl
+	if err := l.choose(pl); err != nil {
+		return err
+	}
 	if err := l.makeRoot(pl); err != nil {
 		return err
 	}
@@ -117,16 +129,45 @@ func (l *launch) makeFiles() error {
 	return err
 }
 
+// choose takes the program of the configuration or, if that is the default,
+// what the file system names.
+func (l *launch) choose(pl *plan) error {
+	pl.Program = Program{Args: l.spec.Config.Init}
+	if l.root.Program == nil || !slices.Equal(pl.Args, vm.NewConfig().Init) {
+		return nil
+	}
+	p, err := l.root.Program()
+	if p == nil || err != nil {
+		return err
+	}
+	size := 0
+	for _, w := range slices.Concat(p.Args, p.Env, []string{p.Dir}) {
+		if size += len(w) + 1; strings.Contains(w, "\x00") || size > maxWords {
+			return errs.New(errs.Invalid, "what the image wants to run is too long, or has a zero byte in it")
+		}
+	}
+	pl.Program = *p
+	return nil
+}
+
 // makeRoot readies the directory that becomes the root.
 func (l *launch) makeRoot(pl *plan) error {
 	pl.lower = l.root.Lower
 	if !pl.overlay {
+		if l.root.Shared {
+			return errs.WithRemedy(errs.New(errs.Unsupported, "an image cannot be written in place: others may use it"),
+				"set `vm config snapshot true`")
+		}
 		if len(pl.lower) != 1 {
 			return errs.WithRemedy(errs.New(errs.Unsupported, "a file system of several layers cannot be written in place"),
 				"set `vm config snapshot true`")
 		}
 		pl.root = pl.lower[0]
 		return nil
+	}
+	if n := len(pl.overlayOptions()); n > maxOptions {
+		return errs.New(errs.Unsupported, "the file system has %d layers, too many for the kernel: their paths have %d characters, and may have %d",
+			len(pl.lower), n, maxOptions)
 	}
 	pl.root = l.path(upperName)
 	if err := os.Mkdir(pl.root, 0o755); err != nil {
@@ -303,12 +344,12 @@ func (pl *plan) failure(f *stage.Failure) error {
 	case f.Name == stepPreinit:
 		return errs.Wrap(errs.State, text)
 	case f.Name == stepInit && f.Errno == unix.ENOENT:
-		return errs.WithRemedy(errs.New(errs.NotFound, "the file system has no %s to run as init", pl.init[0]),
+		return errs.WithRemedy(errs.New(errs.NotFound, "the file system has no %s to run as init", pl.Args[0]),
 			"set `vm config init`")
 	case f.Name == stepInit && f.Errno == unix.EACCES:
-		return errs.New(errs.Invalid, "init %s cannot be executed: it is no program", pl.init[0])
+		return errs.New(errs.Invalid, "init %s cannot be executed: it is no program", pl.Args[0])
 	case f.Name == stepInit && f.Errno == unix.ENOEXEC:
-		return errs.New(errs.Invalid, "init %s is no program for this processor", pl.init[0])
+		return errs.New(errs.Invalid, "init %s is no program for this processor", pl.Args[0])
 	case f.Name == "mount overlay":
 		return errs.WithRemedy(errs.New(errs.Unsupported, "%w", text),
 			"put the base directory on a file system that an overlay can write to, or set `vm config snapshot false`")
@@ -320,7 +361,7 @@ func (pl *plan) failure(f *stage.Failure) error {
 	return text
 }
 
-func (l *launch) checkInit(context.Context) error { return checkProgram(l.init.root(), l.plan.init[0]) }
+func (l *launch) checkInit(context.Context) error { return checkProgram(l.init.root(), l.plan.Args[0]) }
 
 func (l *launch) openConsole(context.Context) (err error) {
 	l.console, err = openConsole(l.e.poller, l.pty.master, l.path(consoleName), l.e.opts.ConsoleListen, l.spec.Log)

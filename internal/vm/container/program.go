@@ -38,15 +38,14 @@ type plan struct {
 	lower    []string
 	overlay  bool // else root is the file system itself
 	hostname string
-	init     []string
-	env      []string
-	preinit  string
-	uuid     string // file with the UUID, "" if the host has no place for it
-	fifos    []string
-	volumes  []volume
-	enter    []string // files to which to write 0 to enter the control group
-	group    string   // or directory to be cloned into
-	filter   []bpf.RawInstruction
+	Program
+	preinit string
+	uuid    string // file with the UUID, "" if the host has no place for it
+	fifos   []string
+	volumes []volume
+	enter   []string // files to which to write 0 to enter the control group
+	group   string   // or directory to be cloned into
+	filter  []bpf.RawInstruction
 }
 
 // volume is a directory or file of the host inside a container.
@@ -114,6 +113,7 @@ func (pl *plan) build() *program {
 	pl.attachSources(p, trees)
 	mask(p)
 	pl.loopback(p)
+	pl.enterDir(p)
 	pl.giveUp(p)
 	pl.execute(p)
 	return p
@@ -183,10 +183,16 @@ func (pl *plan) overlayOptions() string {
 	escape := strings.NewReplacer(`\`, `\\`, `:`, `\:`, `,`, `\,`)
 	lower := make([]string, len(pl.lower))
 	for i, dir := range pl.lower {
+		if rel, err := filepath.Rel(pl.dir, dir); err == nil && len(pl.lower) > 1 && len(rel) < len(dir) {
+			dir = rel
+		}
 		lower[i] = escape.Replace(dir)
 	}
 	return "lowerdir=" + strings.Join(lower, ":") + ",upperdir=" + upperName + ",workdir=" + workName
 }
+
+// maxOptions is a page without the zero byte.
+const maxOptions = 4095
 
 // openSources takes hold of what is of the host, before its paths are out of
 // reach. It returns, for each, the call whose result is the descriptor.
@@ -368,7 +374,7 @@ func (pl *plan) giveUp(p *program) {
 	data := p.Words(low|low<<32, high<<32, high)
 	p.call("drop capabilities", unix.SYS_CAPSET, header, data)
 	p.may(int(unix.EINVAL), "drop capabilities", unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
-	p.call("drop groups", unix.SYS_SETGROUPS, 0, 0)
+	pl.becomeUser(p)
 	p.call("forgo new privileges", unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 	p.call("set umask", unix.SYS_UMASK, 0o022)
 	filter := make([]byte, 0, 8*len(pl.filter))
@@ -379,13 +385,49 @@ func (pl *plan) giveUp(p *program) {
 	p.call("filter system calls", unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, fprog)
 }
 
+// enterDir changes to the working directory, and makes it if it is missing.
+func (pl *plan) enterDir(p *program) {
+	if pl.Dir == "" || pl.Dir == "/" {
+		return
+	}
+	p.parents(volume{inside: filepath.Clean(pl.Dir)})
+	p.call("change to working directory "+pl.Dir, unix.SYS_CHDIR, p.s(pl.Dir))
+}
+
+// becomeUser gives up root's rights for those of another user, who gets the
+// console.
+func (pl *plan) becomeUser(p *program) {
+	var groups []stage.Arg
+	for i := 0; i < len(pl.Groups); i += 2 { // gid_t has 4 bytes
+		word := stage.Arg(pl.Groups[i])
+		if i+1 < len(pl.Groups) {
+			word |= stage.Arg(pl.Groups[i+1]) << 32
+		}
+		groups = append(groups, word)
+	}
+	if len(groups) == 0 {
+		p.call("drop groups", unix.SYS_SETGROUPS, 0, 0)
+	} else {
+		p.call("set groups", unix.SYS_SETGROUPS, stage.Arg(len(pl.Groups)), p.Words(groups...))
+	}
+	if pl.UID != 0 {
+		p.call("give terminal to user", unix.SYS_FCHOWN, 0, stage.Arg(pl.UID), stage.Int(-1))
+	}
+	if pl.GID != 0 {
+		p.call("set group", unix.SYS_SETRESGID, stage.Arg(pl.GID), stage.Arg(pl.GID), stage.Arg(pl.GID))
+	}
+	if pl.UID != 0 {
+		p.call("set user", unix.SYS_SETRESUID, stage.Arg(pl.UID), stage.Arg(pl.UID), stage.Arg(pl.UID))
+	}
+}
+
 // execute says that all is ready, waits for the start and becomes init.
 func (pl *plan) execute(p *program) {
-	path := p.s(pl.init[0])
+	path := p.s(pl.Args[0])
 	p.call(stepInit, unix.SYS_FACCESSAT, atCwd, path, unix.X_OK)
 	p.call("report", unix.SYS_WRITE, fdReport, p.Words(recordReady, 0), stage.RecordSize)
 	p.call("wait for the start", unix.SYS_READ, fdStart, p.scratch, 8)
-	p.call(stepInit, unix.SYS_EXECVE, path, p.Strings(pl.init), p.Strings(pl.env))
+	p.call(stepInit, unix.SYS_EXECVE, path, p.Strings(pl.Args), p.Strings(pl.Env))
 }
 
 const stepInit = "init"
@@ -400,7 +442,7 @@ func (pl *plan) failed(f *stage.Failure) string {
 		}
 		return fmt.Sprintf("preinit %s ended with exit status %d", pl.preinit, ws.ExitStatus())
 	case f.Name == stepInit:
-		return fmt.Sprintf("init %s: %v", pl.init[0], f.Errno)
+		return fmt.Sprintf("init %s: %v", pl.Args[0], f.Errno)
 	}
 	return f.Error()
 }
