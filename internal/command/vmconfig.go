@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"minimega/internal/errs"
+	"minimega/internal/image"
 	"minimega/internal/namespace"
 	"minimega/internal/vm"
 	"minimega/pkg/minicli"
@@ -147,6 +148,9 @@ func (d *Deps) fieldCommand(f *vm.Field) Command {
 	if def := f.Text(vm.NewConfig()); def != "" {
 		long += "\nDefault: " + def
 	}
+	if f.Name == "filesystem" {
+		long += "\nWrite " + image.Forms + ". What is no directory is unpacked once, see `minimega image -h`."
+	}
 	if f.Path == vm.FilesPath {
 		long += "\nA path that is not absolute lies in the files directory."
 	}
@@ -238,6 +242,8 @@ func (d *Deps) fieldPaths(f *vm.Field, words []string) ([]string, error) {
 		}
 	case f.Name == "volume":
 		out[1] = d.filesPath(out[1])
+	case f.Name == "filesystem" && words[0] != "":
+		out[0] = image.Absolute(words[0], d.filesPath)
 	case f.Path == vm.FilesPath && words[0] != "":
 		out[0] = d.filesPath(words[0])
 	case f.Path == vm.LookupPath && strings.Contains(words[0], "/"):
@@ -274,6 +280,9 @@ func (d *Deps) fieldCheck(ctx context.Context, ns *namespace.Namespace, f *vm.Fi
 		return d.checkMachine(ctx, ns.Config().QemuPath, words[0])
 	case f.Name == "schedule" && words[0] != "" && words[0] != "localhost" && !ns.HasHost(words[0]):
 		return errs.New(errs.NotFound, "host is not in namespace: %s", words[0])
+	case f.Name == "filesystem" && words[0] != "" && !image.IsPath(words[0]):
+		_, err := image.Parse(words[0])
+		return err
 	case f.Path == vm.FilesPath && len(words) > 0 && words[0] != "" && f.Shape == vm.One:
 		if _, err := os.Stat(words[0]); err != nil {
 			d.Log.Warn("vm config: file is missing now", "field", f.Name, "err", err)

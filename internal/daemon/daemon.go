@@ -19,6 +19,7 @@ import (
 	"minimega/internal/capture"
 	"minimega/internal/command"
 	"minimega/internal/host"
+	"minimega/internal/image"
 	"minimega/internal/jobs"
 	"minimega/internal/minilog"
 	"minimega/internal/namespace"
@@ -195,7 +196,8 @@ func (d *Daemon) optimizer() (*optimize.Optimizer, error) {
 
 // containers makes containers, whose groups are those of this base directory.
 func (d *Daemon) containers() *container.Engine {
-	e := container.New(container.Options{Base: d.cfg.Base, ConsoleListen: d.cfg.VNCListen}, d.log)
+	store := image.NewStore(image.Options{Dir: filepath.Join(d.cfg.Base, image.DirName), Log: d.log})
+	e := container.New(container.Options{Base: d.cfg.Base, ConsoleListen: d.cfg.VNCListen, Roots: images{store}}, d.log)
 	d.parts.Push("container engine", e.Close)
 	return e
 }

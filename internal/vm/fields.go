@@ -166,9 +166,9 @@ func overrideField() *Field {
 func containerFields() []*Field {
 	t := Container
 	return []*Field{
-		text("filesystem", "Filesystem Path", "Root file system: a directory.", FilesPath, func(c *Config) *string { return &c.FilesystemPath }, t),
+		text("filesystem", "Filesystem Path", "Root file system: a directory, an archive or an image.", FilesPath, func(c *Config) *string { return &c.FilesystemPath }, t),
 		text("hostname", "Hostname", "Host name; the VM's name when empty.", NoPath, func(c *Config) *string { return &c.Hostname }, t),
-		list("init", "Init", "First program and its arguments.", func(c *Config) *[]string { return &c.Init }, t),
+		list("init", "Init", "First program and its arguments; what an image names unless set.", func(c *Config) *[]string { return &c.Init }, t),
 		text("preinit", "Pre-init", "Program that runs as root in the container's namespaces before init.", NoPath, func(c *Config) *string { return &c.Preinit }, t),
 		number("fifos", "FIFOs", "Number of named pipes shared with the host.", func(c *Config) *uint64 { return &c.Fifos }, t),
 		dict("volume", "Volumes", "Directories of the host: path inside the container, path on the host.", func(c *Config) *map[string]string { return &c.VolumePaths }, t),
