@@ -28,8 +28,9 @@ func (d *Deps) Adopted(ctx context.Context) {
 	d.adoptNamespaces()
 }
 
-// Forgotten drops what an earlier daemon was recording; the files stay.
-func (d *Deps) Forgotten() error { return errs.Join(d.Captures.Forget(), d.Records.Forget()) }
+// Forgotten drops what an earlier daemon was recording, whose files stay, and
+// its stored configurations.
+func (d *Deps) Forgotten() error { return errs.Join(d.Captures.Forget(), d.Records.Forget(), d.NS.Discard()) }
 
 func (d *Deps) adoptedScreen(id int) (record.Target, error) {
 	for _, v := range d.VMs.List("") {
@@ -41,6 +42,9 @@ func (d *Deps) adoptedScreen(id int) (record.Target, error) {
 }
 
 func (d *Deps) adoptNamespaces() {
+	if err := d.NS.Adopt(); err != nil {
+		d.Log.Warn("stored configurations of an earlier minimega could not all be taken over", "err", err)
+	}
 	names := map[string]bool{}
 	for _, v := range d.VMs.List("") {
 		names[v.Namespace] = true

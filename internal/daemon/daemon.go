@@ -164,7 +164,8 @@ func (d *Daemon) owners(hostname string) (*command.Deps, error) {
 		Parallel: launchesAtOnce(), OnEnd: deps.Ended, OnFlush: deps.Flushed, Log: d.log}, 0)
 	d.parts.Push("vms", func() error { deps.VMs.Close(); return nil })
 	deps.NS = namespace.NewRegistry(namespace.Options{
-		Host: hostname, VMs: deps.VMs, VLANs: vlans, NetDrivers: command.NetDrivers(deps.QEMU), Log: d.log, Clean: deps.Cleaners()})
+		Host: hostname, VMs: deps.VMs, VLANs: vlans, NetDrivers: command.NetDrivers(deps.QEMU), Log: d.log, Clean: deps.Cleaners(),
+		Dir: filepath.Join(d.cfg.Base, "configs")})
 	d.finally("namespaces", bounded(func(ctx context.Context) error { return deps.NS.Clear(ctx, "all") }))
 	return deps, nil
 }

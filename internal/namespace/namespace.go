@@ -14,6 +14,7 @@ import (
 type Namespace struct {
 	Name     string
 	registry *Registry
+	turn     chan struct{} // holds one token: the right to write the file of stored configurations
 
 	mu       sync.Mutex // guards the fields below
 	config   *vm.Config // never changed in place
@@ -40,7 +41,7 @@ type Capture struct {
 var Loads = []string{"cpucommit", "netcommit", "memcommit"}
 
 func newNamespace(r *Registry, name string) *Namespace {
-	return &Namespace{Name: name, registry: r, config: vm.NewConfig(), saved: map[string]*vm.Config{},
+	return &Namespace{Name: name, registry: r, turn: make(chan struct{}, 1), config: vm.NewConfig(), saved: map[string]*vm.Config{},
 		hosts: []string{r.opts.Host}, load: Loads[0], bridges: map[string]bool{}}
 }
 
@@ -100,8 +101,9 @@ func (n *Namespace) ParseNetworks(ctx context.Context, specs []string) ([]vm.Net
 // Save stores a copy of the configuration under a name.
 func (n *Namespace) Save(name string) {
 	n.mu.Lock()
-	defer n.mu.Unlock()
 	n.saved[name] = n.config
+	n.mu.Unlock()
+	n.keep()
 }
 
 // Restore makes a stored configuration the present one.

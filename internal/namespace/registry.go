@@ -44,7 +44,10 @@ type Options struct {
 	// Clean lists what other owners do when a namespace goes, in order, after
 	// its VMs have gone.
 	Clean []func(ctx context.Context, namespace string) error
-	Log   *slog.Logger
+	// Dir is where stored configurations are kept for a later daemon; "" for
+	// nowhere.
+	Dir string
+	Log *slog.Logger
 }
 
 // Registry owns the namespaces of this host.
@@ -105,6 +108,7 @@ func (r *Registry) Clear(ctx context.Context, name string) error {
 	for _, clean := range r.opts.Clean {
 		failed = append(failed, clean(ctx, name))
 	}
+	failed = append(failed, ns.forget())
 	r.mu.Lock()
 	delete(r.spaces, name)
 	if name == Default {
