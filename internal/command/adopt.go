@@ -30,7 +30,9 @@ func (d *Deps) Adopted(ctx context.Context) {
 
 // Forgotten drops what an earlier daemon was recording, whose files stay, and
 // its stored configurations.
-func (d *Deps) Forgotten() error { return errs.Join(d.Captures.Forget(), d.Records.Forget(), d.NS.Discard()) }
+func (d *Deps) Forgotten() error {
+	return errs.Join(d.Captures.Forget(), d.Records.Forget(), d.NS.Discard())
+}
 
 func (d *Deps) adoptedScreen(id int) (record.Target, error) {
 	for _, v := range d.VMs.List("") {
