@@ -79,6 +79,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"daemon": cmdDaemon, "halt": cmdHalt, "crash": cmdCrash, "endvm": cmdEndVM, "gone": cmdGone, "mm": cmdMM, "until": cmdUntil, "send": cmdSend, "type": cmdType, "inhost": cmdInHost, "vnc": cmdVNC,
 			"android": cmdAndroid,
+			"root":    cmdRoot, "console": cmdConsole, "registry": cmdRegistry,
 		},
 	})
 }

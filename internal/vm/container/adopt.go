@@ -41,7 +41,7 @@ func (e *Engine) Adopt(ctx context.Context, s *vm.Spec, pid int) (vm.Machine, er
 	err := undo.Run(ctx,
 		undo.Step{Name: "find keeper", Do: func(context.Context) error { return l.findKeeper(pid) }, Undo: func() error { return l.keeper.Close() }},
 		undo.Step{Name: "find init", Do: l.findInit, Undo: func() error { return l.init.close() }},
-		undo.Step{Name: "borrow terminal", Do: func(context.Context) error { return l.borrow(pid) },
+		undo.Step{Name: "borrow terminal", Do: func(context.Context) error { return l.borrow(l.keeper.Pid()) },
 			Undo: func() error { return errors.Join(l.pty.Close(), l.start.Close()) }},
 		undo.Step{Name: "open console", Do: l.openConsole, Undo: func() error { return l.console.Close() }},
 	)
@@ -56,19 +56,52 @@ func (e *Engine) Adopt(ctx context.Context, s *vm.Spec, pid int) (vm.Machine, er
 	return m, nil
 }
 
-// findKeeper makes sure that pid is the keeper of this directory. The watch
-// comes first: after it the pid cannot be reused unseen.
+// findKeeper finds the keeper of this directory, which is pid or, until init has
+// been executed and as long as it has the keeper's command line, its parent.
+// The watch comes first: after it the pid cannot be reused unseen.
 func (l *launch) findKeeper(pid int) error {
-	keeper, err := host.AdoptProc(pid)
+	for range 2 {
+		keeper, err := host.AdoptProc(pid)
+		if err != nil {
+			return errs.Wrap(errs.NotFound, err)
+		}
+		parent, ours := l.relation(pid)
+		if ours && parent == 0 {
+			l.keeper = keeper
+			return nil
+		}
+		if err := keeper.Close(); err != nil || !ours {
+			return errors.Join(errs.New(errs.NotFound, "process %d is not the keeper of %s", pid, l.spec.Dir), err)
+		}
+		pid = parent
+	}
+	return errs.New(errs.NotFound, "%s has no keeper", l.spec.Dir)
+}
+
+// relation tells whether a process has the command line of this directory's
+// keeper, and which parent of it has the same, 0 if none.
+func (l *launch) relation(pid int) (parent int, ours bool) {
+	args := func(pid int) []string {
+		line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		if err != nil {
+			return nil
+		}
+		return strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00")
+	}
+	if l.e.Instance(args(pid)) != l.spec.Dir {
+		return 0, false
+	}
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
-		return errs.Wrap(errs.NotFound, err)
+		return 0, false
 	}
-	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	if err != nil || l.e.Instance(strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00")) != l.spec.Dir {
-		return errors.Join(errs.New(errs.NotFound, "process %d is not the keeper of %s", pid, l.spec.Dir), keeper.Close())
+	_, after, _ := strings.Cut(string(text), "\nPPid:")
+	word, _, _ := strings.Cut(after, "\n")
+	parent, err = strconv.Atoi(strings.TrimSpace(word))
+	if err != nil || l.e.Instance(args(parent)) != l.spec.Dir {
+		return 0, true
 	}
-	l.keeper = keeper
-	return nil
+	return parent, true
 }
 
 // findInit finds the one child of the keeper.

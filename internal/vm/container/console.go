@@ -121,11 +121,14 @@ func (c *console) accept(l *listener) bool {
 // waits where Close does not reach.
 type writer struct{ io.Writer }
 
-// send writes to one client what is meant for it.
+// send writes to one client what is meant for it. One that does not read any
+// more may still have typed something: who reads that notices the end.
 func (c *console) send(n *client) {
+	gone := false
 	for b := range n.out {
-		if _, err := n.conn.Write(b); err != nil {
-			c.drop(n)
+		if !gone {
+			_, err := n.conn.Write(b)
+			gone = err != nil
 		}
 	}
 }

@@ -41,6 +41,7 @@ type Tree struct {
 	unified string            // directory of version 2, "" for version 1
 	dirs    map[string]string // of version 1, by controller
 	missing []string
+	hidden  *hidden // mounts of our own, or nil
 
 	mu    sync.Mutex // held while the owner's directories are made, and guards the field below
 	ready bool
@@ -49,22 +50,42 @@ type Tree struct {
 // wanted are the controllers that limits and isolation need.
 var wanted = []string{"cpu", "memory", "pids", "freezer", "devices"}
 
-// Open finds the hierarchy mounted under root and the directory parent (of
-// path elements) in it, which it makes when the first group is made.
+// Open finds the hierarchies mounted under root, or else those of the system,
+// and the directory parent (of two path elements) in them, which is made when
+// the first group is made.
 func Open(root, parent string) (*Tree, error) {
 	f, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	return open(f, root, parent)
-}
-
-func open(mountinfo io.Reader, root, parent string) (*Tree, error) {
-	v1, v2, err := mounts(mountinfo, root)
+	v1, v2, err := mounts(f, root)
 	if err != nil {
 		return nil, err
 	}
+	if len(v1) > 0 || v2 != "" {
+		return newTree(v1, v2, parent)
+	}
+	own, err := os.Open("/proc/self/cgroup")
+	if err != nil {
+		return nil, err
+	}
+	defer own.Close()
+	h, err := mountHidden(own)
+	if err != nil {
+		return nil, errs.WithRemedy(errs.New(errs.Unsupported, "no control groups are mounted under %s: %w", root, err),
+			"mount -t cgroup2 cgroup2 "+root)
+	}
+	t, err := newTree(h.v1, h.v2, parent)
+	if err != nil {
+		return nil, errors.Join(err, h.close())
+	}
+	t.hidden = h
+	return t, nil
+}
+
+// newTree takes the directories of the hierarchies, of version 1 by controller.
+func newTree(v1 map[string]string, v2, parent string) (*Tree, error) {
 	t := &Tree{dirs: map[string]string{}}
 	for _, c := range wanted {
 		if dir := v1[c]; dir != "" {
@@ -77,8 +98,7 @@ func open(mountinfo io.Reader, root, parent string) (*Tree, error) {
 	case len(t.dirs) > 0:
 		return t, nil
 	case v2 == "":
-		return nil, errs.WithRemedy(errs.New(errs.Unsupported, "no control groups are mounted under %s", root),
-			"mount -t cgroup2 cgroup2 "+root)
+		return nil, errs.New(errs.Unsupported, "this system has no control groups")
 	}
 	t.unified, t.missing = filepath.Join(v2, parent), nil
 	have, err := os.ReadFile(filepath.Join(v2, "cgroup.controllers"))
@@ -320,5 +340,5 @@ func (t *Tree) Close() error {
 		_ = unix.Rmdir(d)               // ENOTEMPTY: others are still in it
 		_ = unix.Rmdir(filepath.Dir(d)) // shared with other owners
 	}
-	return nil
+	return t.hidden.close()
 }

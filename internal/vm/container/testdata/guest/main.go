@@ -35,6 +35,7 @@ func main() {
 
 var actions = map[string]func(args []string) error{
 	"echo":      echo,
+	"node":      node,
 	"sleep":     func([]string) error { select {} },
 	"exit":      func(args []string) error { n, err := strconv.Atoi(args[0]); os.Exit(n); return err },
 	"show":      show,
@@ -59,6 +60,75 @@ func echo([]string) error {
 	fmt.Println("ready")
 	_, err := io.Copy(os.Stdout, os.Stdin)
 	return err
+}
+
+// node gives the first interface an address, serves its host name on port 80,
+// and does what is typed: reach ADDRESS, exit.
+func node(args []string) error {
+	if err := configure("veth0", net.ParseIP(args[0])); err != nil {
+		return err
+	}
+	l, err := net.Listen("tcp", ":80")
+	if err != nil {
+		return err
+	}
+	go serve(l)
+	var word, arg string
+	for {
+		if _, err := fmt.Scanln(&word, &arg); err != nil && word == "" {
+			return err
+		}
+		switch word {
+		case "reach":
+			c, err := net.DialTimeout("tcp", arg+":80", 2*time.Second)
+			if err != nil {
+				fmt.Println("result: cannot", "reach", arg)
+				continue
+			}
+			b, _ := io.ReadAll(c)
+			c.Close()
+			fmt.Printf("result: reached %s\n", b)
+		case "exit":
+			return nil
+		}
+	}
+}
+
+func serve(l net.Listener) {
+	name, _ := os.Hostname()
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		_, _ = io.WriteString(c, name)
+		c.Close()
+	}
+}
+
+// configure sets an address of a /24 and sets the interface up, see netdevice(7).
+func configure(name string, ip net.IP) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	set := func(call uint, ip net.IP) error {
+		r, err := unix.NewIfreq(name)
+		if err == nil {
+			err = r.SetInet4Addr(ip.To4())
+		}
+		if err == nil {
+			err = unix.IoctlIfreq(fd, call, r)
+		}
+		return err
+	}
+	up, err := unix.NewIfreq(name)
+	if err != nil {
+		return err
+	}
+	up.SetUint16(unix.IFF_UP)
+	return errors.Join(set(unix.SIOCSIFADDR, ip), set(unix.SIOCSIFNETMASK, net.IPv4(255, 255, 255, 0)), unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, up))
 }
 
 // show prints what a container sees of itself.

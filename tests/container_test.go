@@ -1,0 +1,58 @@
+package tests
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// containerGuest is the program in the file systems of containers, built when
+// the first script needs it, beside the program under test.
+var containerGuest = sync.OnceValues(func() (string, error) {
+	path := filepath.Join(filepath.Dir(program), "guest")
+	build := exec.Command("go", "build", "-o", path, "minimega/internal/vm/container/testdata/guest")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	out, err := build.CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("%w: %s", err, out)
+	}
+	return path, err
+})
+
+// cmdRoot makes a file system for containers, whose init is the guest: root DIR.
+func cmdRoot(ts *testscript.TestScript, neg bool, args []string) {
+	path, err := containerGuest()
+	ts.Check(err)
+	text, err := os.ReadFile(path)
+	ts.Check(err)
+	dir := ts.MkAbs(args[0])
+	ts.Check(errors.Join(os.MkdirAll(filepath.Join(dir, "tmp"), 0o755), os.WriteFile(filepath.Join(dir, "guest"), text, 0o755)))
+}
+
+// cmdConsole types a line into the console of a VM and waits for a text to be
+// shown: console ID LINE TEXT. The echo of the line does not count.
+func cmdConsole(ts *testscript.TestScript, neg bool, args []string) {
+	c, err := net.Dial("unix", filepath.Join(ts.Getenv("BASE"), args[0], "console"))
+	ts.Check(err)
+	defer c.Close()
+	ts.Check(c.SetDeadline(time.Now().Add(20 * time.Second)))
+	_, err = fmt.Fprintln(c, args[1])
+	ts.Check(err)
+	var shown strings.Builder
+	buf := make([]byte, 1024)
+	for !strings.Contains(shown.String(), args[2]) {
+		n, err := c.Read(buf)
+		shown.Write(buf[:n])
+		if err != nil {
+			ts.Fatalf("%q is not shown: %v; the console: %s", args[2], err, shown.String())
+		}
+	}
+}
