@@ -79,7 +79,8 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"daemon": cmdDaemon, "halt": cmdHalt, "crash": cmdCrash, "endvm": cmdEndVM, "gone": cmdGone, "mm": cmdMM, "until": cmdUntil, "send": cmdSend, "type": cmdType, "inhost": cmdInHost, "vnc": cmdVNC,
 			"android": cmdAndroid,
-			"root":    cmdRoot, "console": cmdConsole, "registry": cmdRegistry,
+			"root":    cmdRoot, "console": cmdConsole,
+			"registry": cmdRegistry,
 		},
 	})
 }
@@ -93,6 +94,7 @@ type host struct {
 	machine     hosttest.Machine
 	before      hosttest.Snapshot
 	daemons     []*daemon
+	registry    *store // nil before the first image
 }
 
 // daemon is a minimega that a script started.
