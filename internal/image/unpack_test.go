@@ -12,6 +12,10 @@ import (
 	"syscall"
 	"testing"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/static"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 	"golang.org/x/sys/unix"
 
 	"minimega/internal/errs"
@@ -196,6 +200,39 @@ func TestLimits(t *testing.T) {
 		t.Errorf("without limit: %v", err)
 	}
 }
+
+// 10 GiB of zeros in a layer of 10 MB are refused, from a registry too, and
+// nothing stays.
+func TestBomb(t *testing.T) {
+	var head bytes.Buffer
+	if err := tar.NewWriter(&head).WriteHeader(&tar.Header{Name: "zeros", Typeflag: tar.TypeReg, Size: 10 << 30, Mode: 0o644, Format: tar.FormatGNU}); err != nil {
+		t.Fatal(err)
+	}
+	packed := gz(t, head.Bytes())
+	packed = append(packed, bytes.Repeat(gz(t, make([]byte, 64<<20)), 160)...) // gzip allows one after the other
+	if len(packed) > 50<<20 {
+		t.Fatalf("%d bytes", len(packed))
+	}
+	l := static.NewLayer(packed, types.DockerLayer)
+	img, err := mutate.Append(picture(t, nil), mutate.Addendum{Layer: bombLayer{l, strings.Repeat("0", 64)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newStore(t)
+	_, err = s.Open(t.Context(), push(t, newRegistry(t), "bomb", img))
+	if !errors.Is(err, errs.Resource) || !strings.Contains(err.Error(), "limit (max-ratio)") || !strings.Contains(err.Error(), "import -max-ratio N") {
+		t.Errorf("%v", err)
+	}
+	leftovers(t, s)
+}
+
+// bombLayer says what it would unpack to: finding out takes a while.
+type bombLayer struct {
+	v1.Layer
+	diffID string
+}
+
+func (b bombLayer) DiffID() (v1.Hash, error) { return v1.Hash{Algorithm: "sha256", Hex: b.diffID}, nil }
 
 // Zeros become holes, whatever they come as.
 func TestSparse(t *testing.T) {
