@@ -2,7 +2,9 @@ package network_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -13,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"minimega/internal/errs"
 	"minimega/internal/network"
 	"minimega/internal/network/linux"
 	"minimega/internal/network/networktest"
@@ -175,5 +178,35 @@ func TestAdoptBroken(t *testing.T) {
 	}
 	if _, ok := second.Port(taps[0].Name); !ok {
 		t.Error("the tap was not adopted")
+	}
+}
+
+// A tunnel has the name that it had, and a device on every VLAN.
+func TestAdoptTunnel(t *testing.T) {
+	d := newDynasty(t)
+	first := d.next()
+	name, err := first.Tunnel(t.Context(), "br", network.Tunnel{Kind: "vxlan", Remote: netip.MustParseAddr("127.0.0.9"), Key: 3})
+	if errors.Is(err, errs.Unsupported) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec := vmPort("", 5)
+	spec.Bridge = "br"
+	taps := create(t, first, spec)
+	links := networktest.Links(t)
+	second := d.next()
+	if _, err := second.Adopt(t.Context(), specs(taps)); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := second.Bridges(), first.Bridges(); !reflect.DeepEqual(got, want) || got[0].Tunnels[0] != name {
+		t.Errorf("%+v, before %+v", got, want)
+	}
+	if now := networktest.Links(t); len(now) != len(links) {
+		t.Errorf("links: %v, before %v", now, links)
+	}
+	if err := second.Untunnel(t.Context(), "br", name); err != nil {
+		t.Error(err)
 	}
 }
