@@ -93,7 +93,7 @@ func TestDocsRun(t *testing.T) {
 	if _, err := guest.FindKernel(); err != nil {
 		t.Fatal(err)
 	}
-	for _, page := range []string{"tutorial.md", "howto.md", "clients.md"} {
+	for _, page := range []string{"tutorial.md", "howto.md", "clients.md", "images.md"} {
 		t.Run(page, func(t *testing.T) {
 			t.Parallel()
 			text, err := os.ReadFile(filepath.Join("../docs", page))

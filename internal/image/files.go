@@ -80,11 +80,13 @@ func (s *Store) decompressed(ctx context.Context, f *os.File) (*os.File, error) 
 		return nil, err
 	}
 	defer z.Close()
-	fd, err := unix.Open(s.path(tmpDir), unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+	out, err := os.CreateTemp(s.path(tmpDir), "")
 	if err != nil {
-		return nil, fmt.Errorf("temporary file in %s: %w", s.path(tmpDir), err)
+		return nil, err
 	}
-	out := os.NewFile(uintptr(fd), f.Name())
+	if err := os.Remove(out.Name()); err != nil {
+		return nil, errors.Join(err, out.Close())
+	}
 	from := &bounded{counter: counter{ctx: ctx, r: z}, in: in, limits: s.limits}
 	for {
 		_, err := io.CopyN(out, from, s.limits.step())
@@ -92,7 +94,7 @@ func (s *Store) decompressed(ctx context.Context, f *os.File) (*os.File, error) 
 			return out, f.Close()
 		}
 		if err == nil {
-			err = s.limits.room(fd, 0)
+			err = s.limits.room(int(out.Fd()), 0)
 		}
 		if err != nil {
 			return nil, errors.Join(err, out.Close())

@@ -58,7 +58,10 @@ func (s *Store) Import(ctx context.Context, ref Reference, name string, m *Meter
 		return "", storeError(err)
 	}
 	id, err := s.add(ctx, ref, name, m)
-	return id, errors.Join(storeError(err), held.Close())
+	if err = errors.Join(storeError(err), held.Close()); err != nil {
+		return id, err
+	}
+	return id, s.tidy()
 }
 
 func storeError(err error) error {

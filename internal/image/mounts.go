@@ -28,14 +28,14 @@ func (s *Store) mounted() mounts {
 	processes, _ := filepath.Glob("/proc/[0-9]*") // the pattern is right
 	for _, p := range processes {
 		ns, err := os.Readlink(filepath.Join(p, "ns/mnt"))
-		if err != nil || seen[ns] {
+		if err == nil && seen[ns] {
 			continue
 		}
-		info, err := os.ReadFile(filepath.Join(p, "mountinfo"))
-		if err != nil {
+		info, failed := os.ReadFile(filepath.Join(p, "mountinfo"))
+		if failed != nil {
 			continue // it has just ended; others may be in its namespace
 		}
-		seen[ns] = true
+		seen[ns] = err == nil
 		for line := range bytes.Lines(info) {
 			if !bytes.Contains(line, []byte(" - overlay ")) {
 				continue

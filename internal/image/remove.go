@@ -229,6 +229,19 @@ func (s *Store) Collect(ctx context.Context) (err error) {
 	return s.collect(s.mounted())
 }
 
+// tidy is Collect for who would not wait for others.
+func (s *Store) tidy() error {
+	f, err := os.OpenFile(s.path(lockName), os.O_RDWR|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	free, err := tryLock(f, unix.LOCK_EX)
+	if free && err == nil {
+		err = s.collect(s.mounted())
+	}
+	return errors.Join(err, f.Close())
+}
+
 // collect does the work of Collect. The store's lock is held, exclusive.
 func (s *Store) collect(used mounts) error {
 	images, refs, err := s.catalog()

@@ -175,8 +175,7 @@ func TestUnpackRefuses(t *testing.T) {
 }
 
 func TestLimits(t *testing.T) {
-	zeros := make([]byte, slack+1<<20)
-	packed := gz(t, archive(t, file("zeros", string(zeros))))
+	packed := zeroFile(t, slack>>26+1)
 	many := archive(t, file("a", ""), file("b", ""), file("c", ""))
 	for name, c := range map[string]struct {
 		archive []byte
@@ -184,7 +183,7 @@ func TestLimits(t *testing.T) {
 		text    string
 	}{
 		"ratio":          {packed, Limits{}, "-max-ratio N"},
-		"trailing zeros": {gz(t, append(archive(t, file("f", "")), zeros...)), Limits{}, "-max-ratio N"},
+		"trailing zeros": {append(gz(t, archive(t, file("f", ""))), zeroRuns(t, slack>>26+1)...), Limits{}, "-max-ratio N"},
 		"bytes":          {archive(t, file("f", "12345678")), Limits{Bytes: 7}, "-max-bytes N"},
 		"entries":        {many, Limits{Entries: 2}, "-max-entries N"},
 		"room":           {archive(t, file("f", "x")), Limits{Reserve: 1 << 60}, "free"},
@@ -204,12 +203,7 @@ func TestLimits(t *testing.T) {
 // 10 GiB of zeros in a layer of 10 MB are refused, from a registry too, and
 // nothing stays.
 func TestBomb(t *testing.T) {
-	var head bytes.Buffer
-	if err := tar.NewWriter(&head).WriteHeader(&tar.Header{Name: "zeros", Typeflag: tar.TypeReg, Size: 10 << 30, Mode: 0o644, Format: tar.FormatGNU}); err != nil {
-		t.Fatal(err)
-	}
-	packed := gz(t, head.Bytes())
-	packed = append(packed, bytes.Repeat(gz(t, make([]byte, 64<<20)), 160)...) // gzip allows one after the other
+	packed := zeroFile(t, 160)
 	if len(packed) > 50<<20 {
 		t.Fatalf("%d bytes", len(packed))
 	}
@@ -224,6 +218,23 @@ func TestBomb(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	leftovers(t, s)
+}
+
+// zeroRuns is n times 64 MiB of zeros, packed; gzip allows one member after the
+// other.
+func zeroRuns(t *testing.T, n int) []byte {
+	return bytes.Repeat(gz(t, make([]byte, 64<<20)), n)
+}
+
+// zeroFile is a packed archive of one file of so many runs of zeros.
+func zeroFile(t *testing.T, n int) []byte {
+	t.Helper()
+	var head bytes.Buffer
+	h := tar.Header{Name: "zeros", Typeflag: tar.TypeReg, Size: int64(n) << 26, Mode: 0o644, Format: tar.FormatGNU}
+	if err := tar.NewWriter(&head).WriteHeader(&h); err != nil {
+		t.Fatal(err)
+	}
+	return append(gz(t, head.Bytes()), zeroRuns(t, n)...)
 }
 
 // bombLayer says what it would unpack to: finding out takes a while.
