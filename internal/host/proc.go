@@ -61,9 +61,19 @@ func (s ProcStatus) OK() bool { return s.Signal == 0 && s.Code == 0 }
 // but what is given, survives this process, and dumps no core (a core of a VM is as large
 // as its memory).
 func StartProc(s ProcSpec) (*Proc, error) {
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	pid, fd, err := StartChild(s)
 	if err != nil {
 		return nil, err
+	}
+	return newProc(pid, fd, true)
+}
+
+// StartChild is StartProc for who watches and reaps the process on their own:
+// it returns the process id and a pidfd.
+func StartChild(s ProcSpec) (pid, fd int, err error) {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return 0, -1, err
 	}
 	defer null.Close()
 	out := null
@@ -76,7 +86,7 @@ func StartProc(s ProcSpec) (*Proc, error) {
 	// What we were started with ourselves must not reach the child either. Our
 	// own descriptors are close-on-exec already; older kernels lack the call.
 	_ = unix.CloseRange(3, 1<<31-1, unix.CLOSE_RANGE_CLOEXEC)
-	fd := -1
+	fd = -1
 	files := []uintptr{null.Fd(), out.Fd(), out.Fd()}
 	for _, f := range s.Files {
 		conn, err := f.SyscallConn() // unlike Fd, it leaves the descriptor non-blocking
@@ -84,16 +94,16 @@ func StartProc(s ProcSpec) (*Proc, error) {
 			err = conn.Control(func(fd uintptr) { files = append(files, fd) })
 		}
 		if err != nil {
-			return nil, err
+			return 0, -1, err
 		}
 	}
-	pid, err := syscall.ForkExec(s.Path, append([]string{s.Path}, s.Args...), &syscall.ProcAttr{
+	pid, err = syscall.ForkExec(s.Path, append([]string{s.Path}, s.Args...), &syscall.ProcAttr{
 		Dir: s.Dir, Env: s.Env,
 		Files: files,
 		Sys:   &syscall.SysProcAttr{Setsid: true, PidFD: &fd},
 	})
 	if err != nil {
-		return nil, &os.PathError{Op: "start", Path: s.Path, Err: err}
+		return 0, -1, &os.PathError{Op: "start", Path: s.Path, Err: err}
 	}
 	runtime.KeepAlive(s.Files)
 	// Best effort: without the limit everything works, cores are just larger.
@@ -102,10 +112,10 @@ func StartProc(s ProcSpec) (*Proc, error) {
 		if fd, err = unix.PidfdOpen(pid, 0); err != nil {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 			_, _ = syscall.Wait4(pid, nil, 0, nil)
-			return nil, fmt.Errorf("watch process %d: %w", pid, err)
+			return 0, -1, fmt.Errorf("watch process %d: %w", pid, err)
 		}
 	}
-	return newProc(pid, fd, true)
+	return pid, fd, nil
 }
 
 // AdoptProc watches a running process that somebody else started. The caller

@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"minimega/internal/errs"
-	"minimega/internal/host"
 	"minimega/internal/undo"
 	"minimega/internal/vm"
 )
@@ -39,9 +38,9 @@ func (e *Engine) Adopt(ctx context.Context, s *vm.Spec, pid int) (vm.Machine, er
 	}
 	l.group = e.groups.Group(groupName(s.Dir))
 	err := undo.Run(ctx,
-		undo.Step{Name: "find keeper", Do: func(context.Context) error { return l.findKeeper(pid) }, Undo: func() error { return l.keeper.Close() }},
+		undo.Step{Name: "find keeper", Do: func(context.Context) error { return l.findKeeper(pid) }, Undo: func() error { return l.keeper.close() }},
 		undo.Step{Name: "find init", Do: l.findInit, Undo: func() error { return l.init.close() }},
-		undo.Step{Name: "borrow terminal", Do: func(context.Context) error { return l.borrow(l.keeper.Pid()) },
+		undo.Step{Name: "borrow terminal", Do: func(context.Context) error { return l.borrow(l.keeper.pid) },
 			Undo: func() error { return errors.Join(l.pty.Close(), l.start.Close()) }},
 		undo.Step{Name: "open console", Do: l.openConsole, Undo: func() error { return l.console.Close() }},
 	)
@@ -61,16 +60,16 @@ func (e *Engine) Adopt(ctx context.Context, s *vm.Spec, pid int) (vm.Machine, er
 // The watch comes first: after it the pid cannot be reused unseen.
 func (l *launch) findKeeper(pid int) error {
 	for range 2 {
-		keeper, err := host.AdoptProc(pid)
+		keeper, err := adoptKeeper(l.e.poller, pid)
 		if err != nil {
-			return errs.Wrap(errs.NotFound, err)
+			return err
 		}
 		parent, ours := l.relation(pid)
 		if ours && parent == 0 {
 			l.keeper = keeper
 			return nil
 		}
-		if err := keeper.Close(); err != nil || !ours {
+		if err := keeper.close(); err != nil || !ours {
 			return errors.Join(errs.New(errs.NotFound, "process %d is not the keeper of %s", pid, l.spec.Dir), err)
 		}
 		pid = parent
@@ -106,7 +105,7 @@ func (l *launch) relation(pid int) (parent int, ours bool) {
 
 // findInit finds the one child of the keeper.
 func (l *launch) findInit(context.Context) error {
-	pid := l.keeper.Pid()
+	pid := l.keeper.pid
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
 	if err != nil {
 		return errs.New(errs.NotFound, "the container's init: %w", err)

@@ -153,7 +153,7 @@ func TestEnds(t *testing.T) {
 		t.Errorf("killed by another: %v", err)
 	}
 	m = b.start(b.config("sleep"))
-	if err := unix.Kill(m.keeper.Pid(), unix.SIGKILL); err != nil {
+	if err := unix.Kill(m.keeper.pid, unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	<-m.Done()
@@ -243,7 +243,7 @@ func TestAdopt(t *testing.T) {
 			}
 			m := first.(*Machine)
 			state := prepare(t, m)
-			keeper, pid := m.keeper.Pid(), m.Pid()
+			keeper, pid := m.keeper.pid, m.Pid()
 			if err := m.Close(); err != nil {
 				t.Fatal(err)
 			}

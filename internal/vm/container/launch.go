@@ -44,7 +44,7 @@ type launch struct {
 	pty     *terminal
 	start   *os.File // eventfd that lets init run
 	program *program
-	keeper  *host.Proc
+	keeper  *keeper
 	report  *os.File
 	init    *process
 	console *console
@@ -111,7 +111,7 @@ func (l *launch) makeFiles() error {
 	if err := l.makeRoot(pl); err != nil {
 		return err
 	}
-	if err := host.WriteFile(l.path(uuidName), []byte(c.UUID+"\n"), 0o400); err != nil {
+	if err := os.WriteFile(l.path(uuidName), []byte(c.UUID+"\n"), 0o400); err != nil {
 		return err
 	}
 	if _, err := os.Stat(uuidPath); err == nil {
@@ -239,7 +239,7 @@ func (l *launch) run(context.Context) (err error) {
 		return err
 	}
 	defer write.Close()
-	l.keeper, err = host.StartProc(host.ProcSpec{
+	l.keeper, err = startKeeper(l.e.poller, host.ProcSpec{
 		Path: keeperPath, Args: []string{keeperWord, l.spec.Dir}, Dir: "/", Env: []string{},
 		Files: []*os.File{write, l.pty.master, l.start, status, l.pty.mount, l.pty.slave, l.spec.Space, image},
 	})
@@ -275,8 +275,8 @@ func (l *launch) end() error {
 	// A child that was born a moment ago is still of the keeper's process
 	// group; later it has entered its control group, and asked to die with the
 	// keeper.
-	_ = unix.Kill(-l.keeper.Pid(), unix.SIGKILL)
-	failed := []error{l.keeper.Kill(ctx), l.group.Kill(ctx), l.keeper.Close()}
+	_ = unix.Kill(-l.keeper.pid, unix.SIGKILL)
+	failed := []error{l.keeper.kill(ctx), l.group.Kill(ctx), l.keeper.close()}
 	// Nobody has the other end of the pipe once all are gone.
 	err := os.ErrDeadlineExceeded
 	for tries := 0; tries < 2 && errors.Is(err, os.ErrDeadlineExceeded); tries++ { // the first may be that of await
@@ -309,17 +309,22 @@ func (l *launch) await(ctx context.Context) error {
 	return nil
 }
 
-// readReport reads one record. That of a failure becomes an error.
-func (l *launch) readReport() (what, value uint64, err error) {
-	var record [stage.RecordSize]byte
-	if _, err := io.ReadFull(l.report, record[:]); err != nil {
+// readRecord reads one record of a program.
+func readRecord(r io.Reader) (what uint64, value int64, err error) {
+	var b [stage.RecordSize]byte
+	if _, err := io.ReadFull(r, b[:]); err != nil {
 		return 0, 0, err
 	}
-	what, value = binary.NativeEndian.Uint64(record[:]), binary.NativeEndian.Uint64(record[8:])
-	if what == recordPid || what == recordReady {
-		return what, value, nil
+	return binary.NativeEndian.Uint64(b[:]), int64(binary.NativeEndian.Uint64(b[8:])), nil
+}
+
+// readReport reads one record. That of a failure becomes an error.
+func (l *launch) readReport() (what uint64, value int64, err error) {
+	what, value, err = readRecord(l.report)
+	if err != nil || what == recordPid || what == recordReady {
+		return what, value, err
 	}
-	f, err := l.program.Failure(record[:])
+	f, err := l.program.Failure(what, value)
 	if err != nil {
 		return 0, 0, err
 	}
@@ -343,13 +348,8 @@ func (pl *plan) failure(f *stage.Failure) error {
 	switch {
 	case f.Name == stepPreinit:
 		return errs.Wrap(errs.State, text)
-	case f.Name == stepInit && f.Errno == unix.ENOENT:
-		return errs.WithRemedy(errs.New(errs.NotFound, "the file system has no %s to run as init", pl.Args[0]),
-			"set `vm config init`")
-	case f.Name == stepInit && f.Errno == unix.EACCES:
-		return errs.New(errs.Invalid, "init %s cannot be executed: it is no program", pl.Args[0])
-	case f.Name == stepInit && f.Errno == unix.ENOEXEC:
-		return errs.New(errs.Invalid, "init %s is no program for this processor", pl.Args[0])
+	case f.Name == stepInit:
+		return initFailure(pl.Args[0], f.Errno)
 	case f.Name == "mount overlay":
 		return errs.WithRemedy(errs.New(errs.Unsupported, "%w", text),
 			"put the base directory on a file system that an overlay can write to, or set `vm config snapshot false`")
@@ -359,6 +359,19 @@ func (pl *plan) failure(f *stage.Failure) error {
 		return errs.Wrap(errs.Permission, text)
 	}
 	return text
+}
+
+// initFailure says why a program cannot be executed.
+func initFailure(path string, errno unix.Errno) error {
+	switch errno {
+	case unix.ENOENT:
+		return errs.WithRemedy(errs.New(errs.NotFound, "the file system has no %s to run as init", path), "set `vm config init`")
+	case unix.EACCES:
+		return errs.New(errs.Invalid, "init %s cannot be executed: it is no program", path)
+	case unix.ENOEXEC:
+		return errs.New(errs.Invalid, "init %s is no program for this processor", path)
+	}
+	return fmt.Errorf("init %s: %w", path, errno)
 }
 
 func (l *launch) checkInit(context.Context) error { return checkProgram(l.init.root(), l.plan.Args[0]) }

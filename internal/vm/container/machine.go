@@ -15,7 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"minimega/internal/errs"
-	"minimega/internal/host"
 	"minimega/internal/vm"
 	"minimega/internal/vm/container/cgroup"
 )
@@ -23,12 +22,13 @@ import (
 // Machine is a running container.
 type Machine struct {
 	spec    *vm.Spec
-	keeper  *host.Proc
+	keeper  *keeper
 	init    *process
 	group   *cgroup.Group
 	console *console
 	start   *os.File // eventfd; nil once started
-	launch  *launch  // reads the report of the start; nil for an adopted one
+	program string   // that init executes first, "" for an adopted one
+	report  *os.File // tells of the start; nil once started, and for an adopted one
 
 	done   chan struct{}
 	closed chan struct{} // Close was called
@@ -54,26 +54,24 @@ const (
 )
 
 func newMachine(l *launch) *Machine {
-	m := &Machine{spec: l.spec, keeper: l.keeper, init: l.init, group: l.group, console: l.console, start: l.start,
+	m := &Machine{spec: l.spec, keeper: l.keeper, init: l.init, group: l.group, console: l.console, start: l.start, report: l.report,
 		done: make(chan struct{}), closed: make(chan struct{}), turn: make(chan struct{}, 1)}
-	if l.report != nil {
-		m.launch = l
+	if l.plan != nil {
+		m.program = l.plan.Args[0]
 	}
-	m.wg.Go(m.watch)
+	m.keeper.then(func() { m.wg.Go(m.finish) })
 	return m
 }
 
-// watch lets go of everything when the container has ended.
-func (m *Machine) watch() {
-	select {
-	case <-m.keeper.Done():
-	case <-m.closed:
-		return
-	}
-	failed := []error{m.init.kill()} // if the keeper was ended and not init
+// finish lets go of everything when the container has ended.
+func (m *Machine) finish() {
 	ctx, cancel := context.WithTimeout(context.Background(), forceTime)
 	defer cancel()
-	failed = append(failed, m.group.Kill(ctx), m.group.Remove(ctx), m.console.Close())
+	var failed []error
+	if _, known := status(m.spec.Dir); !known { // the keeper was ended, and not init
+		failed = append(failed, m.init.kill(), m.group.Kill(ctx))
+	}
+	failed = append(failed, m.group.Remove(ctx), m.console.Close())
 	if err := errors.Join(failed...); err != nil {
 		m.spec.Log.Warn("removing what a container left", "vm", m.spec.Name, "err", err)
 	}
@@ -95,13 +93,21 @@ func (m *Machine) verdict() error {
 	return verdict(m.spec.Dir)
 }
 
-// verdict reads what the keeper wrote.
-func verdict(dir string) error {
+// status reads what the keeper wrote: how init ended, as wait(2) tells it.
+func status(dir string) (ws unix.WaitStatus, known bool) {
 	text, err := os.ReadFile(filepath.Join(dir, statusName))
 	if err != nil || len(text) != 4 {
+		return 0, false
+	}
+	return unix.WaitStatus(binary.NativeEndian.Uint32(text)), true
+}
+
+// verdict tells what the end of init says of the container's.
+func verdict(dir string) error {
+	ws, known := status(dir)
+	if !known {
 		return errs.New(errs.State, "its keeper was ended")
 	}
-	ws := unix.WaitStatus(binary.NativeEndian.Uint32(text))
 	if ws.Signaled() {
 		return errs.New(errs.State, "init was killed by signal %d (%v)", int(ws.Signal()), ws.Signal())
 	}
@@ -161,21 +167,21 @@ func (m *Machine) Start(ctx context.Context) error {
 
 // executed waits until init runs. An adopted container has nobody to tell.
 func (m *Machine) executed(ctx context.Context) error {
-	l := m.launch
-	if l == nil {
+	if m.report == nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
-	stop := context.AfterFunc(ctx, func() { _ = l.report.SetReadDeadline(time.Now()) })
+	stop := context.AfterFunc(ctx, func() { _ = m.report.SetReadDeadline(time.Now()) })
 	defer stop()
-	_, _, err := l.readReport()
+	_, value, err := readRecord(m.report)
 	if errors.Is(err, io.EOF) { // closed by the execution
-		m.launch = nil
-		return l.report.Close()
+		err = m.report.Close()
+		m.report = nil
+		return err
 	}
-	if err == nil {
-		err = errs.New(errs.Internal, "the container reports that it is ready a second time")
+	if err == nil { // nothing but the execution can fail now
+		err = initFailure(m.program, unix.Errno(-value))
 	}
 	m.mu.Lock()
 	m.err = err
@@ -198,7 +204,7 @@ func (m *Machine) late(err error) error {
 		return nil
 	}
 	select {
-	case <-m.keeper.Done():
+	case <-m.keeper.done:
 		return errs.New(errs.State, "the container has ended: %w", err)
 	default:
 		return err
@@ -255,7 +261,7 @@ func (m *Machine) thaw(ctx context.Context) error {
 		err = m.group.Thaw(ctx)
 	}
 	select {
-	case <-m.keeper.Done():
+	case <-m.keeper.done:
 		return nil // ended meanwhile, and the group with it
 	default:
 		return err
@@ -267,14 +273,15 @@ func (m *Machine) Close() error {
 	var err error
 	m.close.Do(func() {
 		close(m.closed)
+		err = m.keeper.close() // nothing begins to finish from here on
 		m.wg.Wait()
 		m.turn <- struct{}{} // nobody starts it any more
-		err = errors.Join(m.console.Close(), m.keeper.Close(), m.init.close())
+		err = errors.Join(err, m.console.Close(), m.init.close())
 		if m.start != nil {
 			err = errors.Join(err, m.start.Close())
 		}
-		if m.launch != nil {
-			err = errors.Join(err, m.launch.report.Close())
+		if m.report != nil {
+			err = errors.Join(err, m.report.Close())
 		}
 	})
 	return err

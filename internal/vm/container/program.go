@@ -441,8 +441,6 @@ func (pl *plan) failed(f *stage.Failure) string {
 			return fmt.Sprintf("preinit %s was killed by %v", pl.preinit, ws.Signal())
 		}
 		return fmt.Sprintf("preinit %s ended with exit status %d", pl.preinit, ws.ExitStatus())
-	case f.Name == stepInit:
-		return fmt.Sprintf("init %s: %v", pl.Args[0], f.Errno)
 	}
 	return f.Error()
 }

@@ -131,21 +131,17 @@ type Failure struct {
 func (f *Failure) Error() string { return fmt.Sprintf("%s: %v", f.Name, f.Errno) }
 func (f *Failure) Unwrap() error { return f.Errno }
 
-// RecordSize is the length of what a failed program writes to Report.
+// RecordSize is the length of what a failed program writes to Report: two words.
 const RecordSize = recordSize
 
-// Failure reads what a failed program wrote.
-func (p *Program) Failure(record []byte) (*Failure, error) {
-	if len(record) != recordSize {
-		return nil, fmt.Errorf("the program's last words are %d bytes long", len(record))
-	}
-	at := binary.NativeEndian.Uint64(record)
+// Failure explains what a failed program wrote: the address of the call, and
+// the result, which is the negative error.
+func (p *Program) Failure(at uint64, value int64) (*Failure, error) {
 	i := (at - p.callAddr(0)) / callSize
 	if at < p.callAddr(0) || i >= uint64(len(p.Calls)) {
 		return nil, fmt.Errorf("the program failed in a call that it does not have: %#x", at)
 	}
-	errno := -int64(binary.NativeEndian.Uint64(record[8:]))
-	return &Failure{p.Calls[i].Name, unix.Errno(errno)}, nil
+	return &Failure{p.Calls[i].Name, unix.Errno(-value)}, nil
 }
 
 // callSize is the length of a call in memory: its number, six arguments, the

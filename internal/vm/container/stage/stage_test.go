@@ -1,7 +1,6 @@
 package stage
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -75,7 +74,7 @@ func TestFailureIsReported(t *testing.T) {
 	p.Add(write(&p, "after"))
 	p.Add(exit(0))
 	out, record, code := runProgram(t, &p)
-	f, err := p.Failure(record)
+	f, err := failure(&p, record)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +116,7 @@ func TestResultsAndBranches(t *testing.T) {
 	if len(out) != 8 || binary.NativeEndian.Uint64([]byte(out)) == 0 {
 		t.Errorf("pid: %x", out)
 	}
-	f, err := p.Failure(record)
+	f, err := failure(&p, record)
 	if err != nil || code != 127 || f.Name != "the child's status" || f.Errno != 5<<8 {
 		t.Errorf("%v %v %d", f, err, code)
 	}
@@ -139,15 +138,23 @@ func TestTooManyPlaces(t *testing.T) {
 	}
 }
 
+// failure reads a record.
+func failure(p *Program, record []byte) (*Failure, error) {
+	if len(record) != RecordSize {
+		return nil, fmt.Errorf("a record of %d bytes", len(record))
+	}
+	return p.Failure(binary.NativeEndian.Uint64(record), int64(binary.NativeEndian.Uint64(record[8:])))
+}
+
 func FuzzFailure(f *testing.F) {
-	f.Add(make([]byte, RecordSize))
-	f.Add(bytes.Repeat([]byte{0xff}, RecordSize))
-	f.Add([]byte{})
+	f.Add(uint64(0), int64(0))
+	f.Add(^uint64(0), int64(-1))
 	var p Program
 	p.Add(exit(0))
 	p.Add(exit(1))
-	f.Fuzz(func(t *testing.T, record []byte) {
-		if fail, err := p.Failure(record); err == nil && fail.Name != "exit" {
+	f.Add(p.callAddr(1), int64(-2))
+	f.Fuzz(func(t *testing.T, at uint64, value int64) {
+		if fail, err := p.Failure(at, value); err == nil && fail.Name != "exit" {
 			t.Fatal(fail)
 		}
 	})
