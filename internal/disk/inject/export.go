@@ -1,16 +1,11 @@
 package inject
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"os"
-	"os/exec"
-	"strings"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -19,20 +14,12 @@ import (
 
 const (
 	daemonName = "qemu-storage-daemon"
-	exportTime = 20 * time.Second // for the daemon to start or to end
-	exportPoll = 2 * time.Millisecond
+	ntfs3g     = "ntfs-3g"
 )
 
-// export is a qcow2 image shown as a file with the content of the disk.
-type export struct {
-	cmd   *exec.Cmd
-	words bytes.Buffer
-	ended chan struct{}
-}
-
-// startExport shows an image at path, a file that exists, by FUSE. The thread
-// that calls must live as long as the export: its death is the daemon's.
-func startExport(ctx context.Context, image, path string) (*export, error) {
+// startExport shows an image at path, a file that exists, as a file with the
+// content of the disk. The thread that calls must live as long as the export.
+func startExport(ctx context.Context, image, path string) (*child, error) {
 	program, err := find(daemonName)
 	if err != nil {
 		return nil, errs.WithRemedy(errs.New(errs.Unsupported, "%s is not installed", daemonName), "install the package qemu-system-common")
@@ -48,55 +35,34 @@ func startExport(ctx context.Context, image, path string) (*export, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &export{cmd: exec.Command(program, "--blockdev", string(node), "--export", string(out)), ended: make(chan struct{})}
-	e.cmd.Stderr = &e.words
-	e.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
-	if err := e.cmd.Start(); err != nil {
+	c, err := startChild(syscall.SIGKILL, program, "--blockdev", string(node), "--export", string(out))
+	if err != nil {
 		return nil, err
 	}
-	go func() {
-		_ = e.cmd.Wait() // what it said counts
-		close(e.ended)
-	}()
-	if err := e.ready(ctx, path); err != nil {
-		return nil, errors.Join(err, e.stop())
+	if err := c.ready(ctx, path); err != nil {
+		return nil, errors.Join(err, c.stop())
 	}
-	return e, nil
+	return c, nil
 }
 
-// ready waits until the file is that of the daemon.
-func (e *export) ready(ctx context.Context, path string) error {
-	ctx, cancel := context.WithTimeout(ctx, exportTime)
-	defer cancel()
-	tick := time.NewTicker(exportPoll)
-	defer tick.Stop()
-	for {
-		var st unix.Statfs_t
-		if err := unix.Statfs(path, &st); err == nil && st.Type == unix.FUSE_SUPER_MAGIC {
-			return nil
+// mountNTFS runs the driver in the foreground. When it is alone it unmounts
+// and ends; killed by force it would leave the kernel waiting for it.
+func mountNTFS(device, opts, dir string) (unmount func() error, err error) {
+	program, err := find(ntfs3g)
+	if err != nil {
+		return nil, err
+	}
+	c, err := startChild(syscall.SIGTERM, program, "-o", "no_detach,"+opts, device, dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.ready(context.Background(), dir); err != nil {
+		return nil, errs.New(errs.Invalid, "cannot mount it as NTFS: %w", errors.Join(err, c.stop()))
+	}
+	return func() error {
+		if err := unix.Unmount(dir, 0); err != nil {
+			return errors.Join(&os.PathError{Op: "unmount", Path: dir, Err: err}, c.stop())
 		}
-		select {
-		case <-tick.C:
-		case <-e.ended:
-			return errs.New(errs.State, "%s: %s", daemonName, strings.TrimSpace(e.words.String()))
-		case <-ctx.Done():
-			return errs.New(errs.Unreachable, "%s does not show the image: %w", daemonName, ctx.Err())
-		}
-	}
-}
-
-// stop ends the daemon, which writes out what it still has.
-func (e *export) stop() error {
-	_ = e.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
-	select {
-	case <-e.ended:
-	case <-time.After(exportTime):
-		_ = e.cmd.Process.Kill()
-		<-e.ended
-		return fmt.Errorf("%s did not end and was killed", daemonName)
-	}
-	if status := e.cmd.ProcessState; !status.Success() && e.words.Len() > 0 {
-		return fmt.Errorf("%s: %v: %s", daemonName, status, strings.TrimSpace(e.words.String()))
-	}
-	return nil
+		return c.wait()
+	}, nil
 }

@@ -82,8 +82,8 @@ func choose(fs string) (how, error) {
 
 func chooseNTFS() (how, error) {
 	switch {
-	case installed("mount.ntfs-3g"):
-		return how{mount: "ntfs-3g"}, nil
+	case installed(ntfs3g):
+		return how{mount: ntfs3g}, nil
 	case kernelHas("ntfs3"):
 		return how{mount: "ntfs3"}, nil
 	}

@@ -180,6 +180,11 @@ func (j *job) write(ctx context.Context) (err error) {
 		return j.about(err)
 	}
 	defer func() { err = errors.Join(err, show.stop()) }()
+	// The daemon must not see what is mounted from its own file: if it died as
+	// the last that does, the kernel would wait for it to unmount that.
+	if err := ownMounts(); err != nil {
+		return err
+	}
 	file, err := os.OpenFile(j.path("disk"), os.O_RDWR, 0)
 	if err != nil {
 		return err
@@ -245,14 +250,11 @@ func (j *job) mounted(ctx context.Context, file *os.File, p Partition, kind stri
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
-	if err := mount(ctx, device.Name(), kind, j.Options, dir); err != nil {
+	unmount, err := mount(ctx, device.Name(), kind, j.Options, dir)
+	if err != nil {
 		return err
 	}
-	defer func() {
-		if e := unix.Unmount(dir, 0); e != nil {
-			err = errors.Join(err, &os.PathError{Op: "unmount", Path: dir, Err: e})
-		}
-	}()
+	defer func() { err = errors.Join(err, unmount()) }()
 	r, err := openRoot(dir)
 	if err != nil {
 		return err

@@ -23,17 +23,25 @@ func inNamespace(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // and never unlock: the thread ends with the goroutine
-		done <- func() error {
-			if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
-				return errs.WithRemedy(errs.New(errs.Permission, "cannot mount: %w", err), "run minimega as root")
-			}
-			if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-				return errs.New(errs.Permission, "cannot mount: %w", err)
-			}
-			return f()
-		}()
+		err := ownMounts()
+		if err == nil {
+			err = f()
+		}
+		done <- err
 	}()
 	return <-done
+}
+
+// ownMounts gives the thread, and what it starts from now on, a copy of its
+// mounts that no other thread or process shares.
+func ownMounts() error {
+	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
+		return errs.WithRemedy(errs.New(errs.Permission, "cannot mount: %w", err), "run minimega as root")
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return errs.New(errs.Permission, "cannot mount: %w", err)
+	}
+	return nil
 }
 
 // attachLoop makes a block device of a part of a file. It goes when its last
@@ -75,9 +83,9 @@ func detachLoop(dev *os.File) error {
 	if err := errors.Join(err, dev.Close()); err != nil {
 		return err
 	}
-	tick := time.NewTicker(exportPoll)
+	tick := time.NewTicker(childPoll)
 	defer tick.Stop()
-	for end := time.Now().Add(exportTime); time.Now().Before(end); <-tick.C {
+	for end := time.Now().Add(childTime); time.Now().Before(end); <-tick.C {
 		if now, err := os.ReadFile(attached); err != nil || !bytes.Equal(now, was) { // gone, or somebody else's
 			return nil
 		}
@@ -87,27 +95,44 @@ func detachLoop(dev *os.File) error {
 
 // mount mounts a device, with the options of the user. Programs and devices on
 // it stay without effect.
-func mount(ctx context.Context, device, kind, options, dir string) error {
+func mount(ctx context.Context, device, kind, options, dir string) (unmount func() error, err error) {
 	opts := "nosuid,nodev,noexec"
 	if options != "" {
 		opts += "," + options
 	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if kind == ntfs3g {
+		unmount, err = mountNTFS(device, opts, dir)
+	} else {
+		unmount, err = mountKernel(device, kind, opts, dir)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := writable(dir); err != nil {
+		return nil, errors.Join(err, unmount())
+	}
+	return unmount, nil
+}
+
+func mountKernel(device, kind, opts, dir string) (unmount func() error, err error) {
 	program, err := find("mount")
 	if err != nil {
-		return errs.WithRemedy(errs.New(errs.Unsupported, "mount is not installed"), "install the package mount")
-	}
-	if err := ctx.Err(); err != nil {
-		return err
+		return nil, errs.WithRemedy(errs.New(errs.Unsupported, "mount is not installed"), "install the package mount")
 	}
 	// Not to be killed half-way: nobody could tell whether it has mounted.
 	out, err := exec.Command(program, "-n", "-t", kind, "-o", opts, "--", device, dir).CombinedOutput()
 	if err != nil {
-		return errs.New(errs.Invalid, "cannot mount it as %s: %s: %w", kind, oneLine(out), err)
+		return nil, errs.New(errs.Invalid, "cannot mount it as %s: %s: %w", kind, oneLine(out), err)
 	}
-	if err := writable(dir); err != nil {
-		return errors.Join(err, unix.Unmount(dir, 0))
-	}
-	return nil
+	return func() error {
+		if err := unix.Unmount(dir, 0); err != nil {
+			return &os.PathError{Op: "unmount", Path: dir, Err: err}
+		}
+		return nil
+	}, nil
 }
 
 func writable(dir string) error {
