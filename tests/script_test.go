@@ -73,6 +73,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("BASE", filepath.Join(env.WorkDir, "base"))
 			env.Setenv("FILES", filepath.Join(env.WorkDir, "base", "files"))
 			env.Setenv("KERNEL", kernel.Path)
+			env.Setenv("EXE", program)
 			env.Setenv("TERM", "xterm")
 			return os.MkdirAll(filepath.Join(env.WorkDir, "tmp"), 0o755)
 		},

@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"minimega/internal/daemon"
@@ -26,8 +27,9 @@ import (
 const usage = `usage: minimega demo [flags]
 
 Builds a network of three small virtual machines, records a screen and the
-packets on a wire, shows what came of it, and cleans up. Root is needed, QEMU,
-and a kernel for the guests; what is missing is named.
+packets on a wire, shows what came of it, and cleans up. Where QEMU or a kernel
+for the guests is missing, and with -containers, it builds a routed network of
+twenty containers instead.
 
 `
 
@@ -35,6 +37,8 @@ and a kernel for the guests; what is missing is named.
 type options struct {
 	out  string // directory for what is left to look at
 	stay bool   // keep the network until Ctrl-C
+	// containers instead of virtual machines
+	containers bool
 }
 
 // Run runs the demo and returns the exit status: 0, 1 when it failed, 2 when
@@ -45,6 +49,7 @@ func Run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	fs.SetOutput(stderr)
 	fs.StringVar(&o.out, "o", "minimega-demo", "`DIRECTORY` for the picture, the recording and the packets")
 	fs.BoolVar(&o.stay, "stay", false, "keep the network running until Ctrl-C, to try things out")
+	fs.BoolVar(&o.containers, "containers", false, "show a network of containers: needs neither QEMU nor a kernel for guests")
 	fs.Usage = func() {
 		fmt.Fprint(stderr, usage)
 		fs.PrintDefaults()
@@ -82,7 +87,11 @@ type demo struct {
 func (d *demo) run(ctx context.Context) error {
 	err := d.prepare(ctx)
 	if err == nil {
-		err = d.show(ctx)
+		tour := d.show
+		if d.containers {
+			tour = d.showNetwork
+		}
+		err = tour(ctx)
 	}
 	if err == nil && d.stay {
 		d.wait(ctx)
@@ -113,35 +122,59 @@ func (d *demo) prepare(ctx context.Context) error {
 	d.parts.Push("directory", func() error { return os.RemoveAll(d.base) })
 
 	d.say("Making the guests' system out of this very program.")
-	rep, err := initrd.WriteFile(d.initrd(), initrd.Options{ModulesDir: d.kernel.ModulesDir})
-	if err != nil {
+	if err := d.makeGuest(); err != nil {
 		return err
 	}
-	fmt.Fprintf(d.out, "    kernel %s, %d drivers\n", d.kernel.Version, len(rep.Modules))
 
 	d.say("Starting a minimega, with its base directory in " + d.base + ".")
 	return d.startDaemon(ctx)
 }
 
+// makeGuest makes what the guests run.
+func (d *demo) makeGuest() error {
+	if d.containers {
+		return d.makeRootfs()
+	}
+	rep, err := initrd.WriteFile(d.initrd(), initrd.Options{ModulesDir: d.kernel.ModulesDir})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(d.out, "    kernel %s, %d drivers\n", d.kernel.Version, len(rep.Modules))
+	return nil
+}
+
 func (d *demo) initrd() string { return filepath.Join(d.base, "guest.initrd") }
 
-// check names everything that is missing at once.
+// check chooses containers where machines cannot be had, and names everything
+// else that is missing at once.
 func (d *demo) check(ctx context.Context) error {
 	var missing []error
 	if os.Geteuid() != 0 {
 		missing = append(missing, errs.WithRemedy(errs.New(errs.Permission, "only root may make taps and bridges"), "run `sudo minimega demo`"))
 	}
-	var err error
-	if d.kernel, err = guest.FindKernel(); err != nil {
-		missing = append(missing, err)
+	if !d.containers {
+		var err error
+		d.kernel, err = guest.FindKernel()
+		for _, c := range []host.Check{host.QEMU(), host.Program("qemu-img", "qemu-utils")} {
+			if err == nil {
+				err = c.Run(ctx)
+			}
+		}
+		if err != nil {
+			fmt.Fprintf(d.out, "    No virtual machines here (%v): showing containers.\n", err)
+			d.containers = true
+		}
 	}
-	for _, f := range host.RunChecks(ctx, append(host.BasicChecks(os.TempDir()), host.QEMU())) {
-		if !f.Check.Optional {
+	for _, f := range host.RunChecks(ctx, host.BasicChecks(os.TempDir())) {
+		if !f.Check.Optional && (!d.containers || !slices.Contains(machinesOnly, f.Check.Name)) {
 			missing = append(missing, errors.New(f.String()))
 		}
 	}
 	return errors.Join(missing...)
 }
+
+// machinesOnly are checks of what containers do without.
+var machinesOnly = []string{"qemu-img", "tun"}
 
 func (d *demo) startDaemon(ctx context.Context) error {
 	logs, err := minilog.New(minilog.DefaultOptions(), io.Discard)

@@ -23,33 +23,29 @@ var machines = []struct{ name, address string }{
 func (d *demo) show(ctx context.Context) error {
 	d.say("Describing three machines on one network and launching them.")
 	for _, m := range machines {
-		for _, line := range []string{
+		if err := d.all(ctx,
 			"clear vm config",
-			"vm config kernel " + d.kernel.Path,
-			"vm config initrd " + d.initrd(),
-			"vm config append console=ttyS0 quiet hostname=" + m.name + " ip=" + m.address + "/24",
+			"vm config kernel "+d.kernel.Path,
+			"vm config initrd "+d.initrd(),
+			"vm config append console=ttyS0 quiet hostname="+m.name+" ip="+m.address+"/24",
 			"vm config memory 256",
 			"vm config networks office",
-			"vm launch kvm " + m.name,
-		} {
-			if err := d.do(ctx, line); err != nil {
-				return err
-			}
+			"vm launch kvm "+m.name,
+		); err != nil {
+			return err
 		}
 	}
 
 	d.say("Recording what is on the wire of web and on the screen of alice.")
 	pcap, page, screen := filepath.Join(d.options.out, "web.pcap"), filepath.Join(d.options.out, "http.pcapng"), filepath.Join(d.options.out, "alice.fb")
-	for _, line := range []string{
-		"capture pcap vm web 0 " + pcap,
+	if err := d.all(ctx,
+		"capture pcap vm web 0 "+pcap,
 		"capture pcap filter 'tcp port 80'",
-		"capture pcap vm web 0 " + page,
-		"vnc record fb alice " + screen,
+		"capture pcap vm web 0 "+page,
+		"vnc record fb alice "+screen,
 		"vm start all",
-	} {
-		if err := d.do(ctx, line); err != nil {
-			return err
-		}
+	); err != nil {
+		return err
 	}
 
 	d.say("Waiting for the guests to boot; a machine is up when its address is seen on the network.")
@@ -61,10 +57,8 @@ func (d *demo) show(ctx context.Context) error {
 	}
 
 	d.say("Typing at alice's keyboard: she pings web, and fetches a page from it.")
-	for _, line := range []string{`vnc type alice "ping -c 3 10.0.0.1\n"`, `vnc type alice "get http://10.0.0.1/\n"`} {
-		if err := d.do(ctx, line); err != nil {
-			return err
-		}
+	if err := d.all(ctx, `vnc type alice "ping -c 3 10.0.0.1\n"`, `vnc type alice "get http://10.0.0.1/\n"`); err != nil {
+		return err
 	}
 	if err := d.traffic(ctx); err != nil {
 		return err
@@ -75,18 +69,24 @@ func (d *demo) show(ctx context.Context) error {
 	if err := d.picture(ctx); err != nil {
 		return err
 	}
-	for _, line := range []string{"capture pcap delete vm web", "vnc stop fb alice"} {
-		if err := d.do(ctx, line); err != nil {
-			return err
-		}
+	if err := d.all(ctx, "capture pcap delete vm web", "vnc stop fb alice"); err != nil {
+		return err
 	}
-	d.say("This is left to look at:")
-	for _, f := range []struct{ path, what string }{
+	return d.left([]file{
 		{pcap, "the packets: tcpdump -r, wireshark"},
 		{page, "only those of HTTP, in the newer format"},
 		{filepath.Join(d.options.out, "alice.png"), "alice's screen"},
 		{screen, "the recording of alice's screen"},
-	} {
+	})
+}
+
+// file is something that the demo leaves.
+type file struct{ path, what string }
+
+// left tells what there is to look at, and how to go on.
+func (d *demo) left(files []file) error {
+	d.say("This is left to look at:")
+	for _, f := range files {
 		info, err := os.Stat(f.path)
 		if err != nil {
 			return err
@@ -100,6 +100,24 @@ How to go on:
     docs/tutorial.md              the commands of this demo, one by one
 `)
 	return nil
+}
+
+// all runs commands and shows them.
+func (d *demo) all(ctx context.Context, lines ...string) error {
+	for _, line := range lines {
+		if err := d.do(ctx, line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// silent runs a command without showing it.
+func (d *demo) silent(ctx context.Context, line string) error { return d.quiet(ctx, line, nil) }
+
+// took says how long something took since the start.
+func (d *demo) took(what string) {
+	fmt.Fprintf(d.out, "    %s  [%.1f s]\n", what, time.Since(d.start).Seconds())
 }
 
 // do runs a command and shows it.

@@ -23,9 +23,11 @@ The built-in guest is a small Linux machine made of this program and a kernel.
   kernel   print the path of the kernel that will be used
   initrd   make an initrd:  vm config kernel ..., vm config initrd ...
   disk     make a disk that boots by itself:  vm config disk ...
+  rootfs   make the root of containers, without a kernel:  vm config filesystem ...
 
 minimega guest COMMAND -h tells the flags of a command.
-The guest reads its kernel command line (vm config append):
+The guest reads its kernel command line (vm config append), in a container the
+words after /init (vm config init):
 
   hostname=NAME            name of the machine
   ip=[ethN:]ADDR/BITS      a static address; without ethN: of eth0
@@ -33,6 +35,8 @@ The guest reads its kernel command line (vm config append):
   ip=[ethN:]none           no address
   gw=ADDR dns=ADDR,...     default gateway, name servers
   login=USER:PASSWORD      ask for these at the consoles
+  forward=1                pass on packets for others
+  visit=URL,...            fetch these pages again and again
 `
 
 // Command runs `minimega guest ARGS...` and returns the exit status: 0, 1 if
@@ -51,6 +55,8 @@ func Command(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		run = c.initrd
 	case "disk":
 		run = c.disk
+	case "rootfs":
+		run = c.rootfs
 	case "help", "-h", "-help", "--help":
 		fmt.Fprint(stdout, usage)
 		return 0
@@ -195,6 +201,19 @@ func (c maker) report(file string, k Kernel, rep initrd.Report, start time.Time)
 		sort.Strings(rep.Missing)
 		fmt.Fprintf(c.stderr, "warning: kernel %s has no %s\n", k.Version, strings.Join(rep.Missing, ", "))
 	}
+}
+
+func (c maker) rootfs(_ context.Context, args []string) error {
+	fs := flag.NewFlagSet("minimega guest rootfs", flag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	out := fs.String("o", "guest.root", "`DIRECTORY` to make")
+	binary := fs.String("init", "", "static `PROGRAM` to run as /init (default: this one)")
+	add := fileMap{}
+	fs.Var(add, "add", "put a file or a directory into the guest, `SOURCE:PLACE`; may be repeated")
+	if err := c.parse(fs, args); err != nil {
+		return err
+	}
+	return initrd.WriteDir(*out, initrd.Options{Binary: *binary, Files: add})
 }
 
 func (c maker) disk(ctx context.Context, args []string) error {

@@ -22,12 +22,16 @@ import (
 // is what it should do.
 func IsInit() bool { return os.Getpid() == 1 && len(os.Args) > 0 && os.Args[0] == "/init" }
 
-// Main runs the guest. It returns only if the kernel refuses to switch the
+// Main runs the guest. In a container it returns when that is to end, in a
+// machine only if the kernel refuses to switch the
 // machine off, and then not before it was asked again; PID 1 must not end.
 func Main() int {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	setEnvironment()
+	if inContainer() {
+		return containerMain(ctx)
+	}
 	m := node.Boot(ctx)
 	quietKernel(m)
 	for _, name := range []string{"tty1", "ttyS0", "hvc0"} {

@@ -6,7 +6,10 @@
 //	ip=[ethN:]none           only bring it up; without ethN: all of them
 //	gw=ADDR  dns=ADDR,...    default gateway and name servers
 //	login=USER:PASSWORD      consoles ask for these before they give a shell
+//	forward=1                pass on packets for others (IPv4)
+//	visit=URL,...            fetch these pages again and again, once a second
 //
+// In a container, ethN is what the interface vethN is called here.
 // Words may be repeated, and written minimega.ip= and so on where the kernel
 // itself takes ip= to be its own. Without any ip= it is ip=dhcp.
 package cmdline
@@ -44,6 +47,8 @@ type Params struct {
 	DNS       []netip.Addr
 	User      string // "" means that consoles ask for no login
 	Password  string
+	Forward   bool
+	Visit     []string // URLs
 }
 
 // Parse reads a command line. Words it does not know are the kernel's or
@@ -89,6 +94,13 @@ func (p *Params) set(key, value string) error {
 			return fmt.Errorf("want USER:PASSWORD")
 		}
 		p.User, p.Password = user, password
+	case "forward":
+		if value != "0" && value != "1" {
+			return fmt.Errorf("want 0 or 1")
+		}
+		p.Forward = value == "1"
+	case "visit":
+		p.Visit = append(p.Visit, strings.FieldsFunc(value, func(r rune) bool { return r == ',' })...)
 	}
 	return nil
 }
@@ -97,7 +109,7 @@ func (p *Params) set(key, value string) error {
 func ParseAddress(value string) (Address, error) {
 	var a Address
 	if name, rest, ok := strings.Cut(value, ":"); ok && ValidIface(name) {
-		a.Iface, value = name, rest
+		a.Iface, value = common(name), rest
 	}
 	switch value {
 	case string(DHCP), string(None):
@@ -118,6 +130,7 @@ func ParseAddress(value string) (Address, error) {
 // For returns the addresses that concern the interface, its own before those
 // of all; "none" for itself silences those of all.
 func (p Params) For(iface string) []Address {
+	iface = common(iface)
 	var own, all []Address
 	for _, a := range p.Addresses {
 		switch a.Iface {
@@ -135,9 +148,17 @@ func (p Params) For(iface string) []Address {
 
 // ValidIface reports whether name is one the guest gives to an interface.
 func ValidIface(name string) bool {
-	n, ok := strings.CutPrefix(name, "eth")
+	n, ok := strings.CutPrefix(common(name), "eth")
 	_, err := strconv.ParseUint(n, 10, 16)
 	return ok && err == nil
+}
+
+// common is the name of an interface here: containers have veth0 for eth0.
+func common(iface string) string {
+	if strings.HasPrefix(iface, "veth") {
+		return iface[1:]
+	}
+	return iface
 }
 
 // ValidHostname reports whether the kernel and DNS would take name.

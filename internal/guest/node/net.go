@@ -92,7 +92,7 @@ func (n *Net) update(ctx context.Context, u netlink.LinkUpdate) {
 	switch {
 	case u.Header.Type == unix.RTM_DELLINK:
 		n.forget(a.Index, m)
-	case m == nil && u.Link.Type() == "device" && a.EncapType == "ether":
+	case m == nil && (u.Link.Type() == "device" || u.Link.Type() == "veth") && a.EncapType == "ether":
 		n.manage(ctx, a.Index, a.Name)
 	}
 }
@@ -177,6 +177,11 @@ func (n *Net) keep(ctx context.Context, name string, want []cmdline.Address) err
 	}
 	if err := netlink.LinkSetUp(link); err != nil {
 		return fmt.Errorf("bring up: %w", err)
+	}
+	if n.params.Forward {
+		if err := forward(link); err != nil {
+			return err
+		}
 	}
 	var static []netip.Addr
 	for _, a := range want {

@@ -70,12 +70,20 @@ func (m *Machine) start(ctx context.Context) {
 	if err := nameInterfaces(); err != nil {
 		m.Log.Warn(err.Error())
 	}
-	m.Go(ctx, "reaper", m.Procs.reap)
-	m.Go(ctx, "network", m.Net.run)
-	m.Go(ctx, "http", serveHTTP)
+	m.serve(ctx)
 	m.Go(ctx, "drivers", m.watchDevices)
 	m.Go(ctx, "ctrl-alt-del", m.watchCtrlAltDel)
 	m.Go(ctx, "power button", m.watchButtons)
+}
+
+// serve starts what a container has too.
+func (m *Machine) serve(ctx context.Context) {
+	m.Go(ctx, "reaper", m.Procs.reap)
+	m.Go(ctx, "network", m.Net.run)
+	m.Go(ctx, "http", serveHTTP)
+	if len(m.Params.Visit) > 0 {
+		m.Go(ctx, "visit", m.visit)
+	}
 }
 
 // Go runs fn until ctx ends, again after a pause whenever it returns or
