@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -92,13 +93,14 @@ func (l Limits) room(fd int, size int64) error {
 // step is after how many bytes to look at the free room again.
 func (l Limits) step() int64 { return max(l.Reserve/2, 1<<20) }
 
-// counter counts what is read and ends with its context.
+// counter counts what is read and ends with its context. One goroutine may read
+// it while another asks how far it is.
 type counter struct {
-	ctx context.Context
-	r   io.Reader
-	n   int64
-	add func(int64) // may be nil
-	err error       // how reading failed
+	ctx    context.Context
+	r      io.Reader
+	add    func(int64) // may be nil
+	n      atomic.Int64
+	failed atomic.Bool // reading failed
 }
 
 func (c *counter) Read(p []byte) (int, error) {
@@ -106,12 +108,12 @@ func (c *counter) Read(p []byte) (int, error) {
 		return 0, context.Cause(c.ctx)
 	}
 	n, err := c.r.Read(p)
-	c.n += int64(n)
+	c.n.Add(int64(n))
 	if c.add != nil {
 		c.add(int64(n))
 	}
 	if err != nil && !errors.Is(err, io.EOF) {
-		c.err = err
+		c.failed.Store(true)
 	}
 	return n, err
 }
@@ -125,10 +127,10 @@ type bounded struct {
 
 func (b *bounded) Read(p []byte) (int, error) {
 	n, err := b.counter.Read(p)
-	if full := b.limits.checkBytes(b.in.n, b.n); full != nil {
+	if full := b.limits.checkBytes(b.in.n.Load(), b.n.Load()); full != nil {
 		return n, full
 	}
-	if b.err != nil && b.in.err == nil {
+	if b.failed.Load() && !b.in.failed.Load() {
 		return n, damaged(err)
 	}
 	return n, err

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -19,20 +21,32 @@ import (
 // configuration of docker and its like says. Registries on this host and in
 // private address ranges may do without TLS.
 func (s *Store) openRegistry(ctx context.Context, r Reference) (*source, error) {
-	d, err := remote.Get(r.remote, remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain),
+	conns := &http.Transport{
+		Proxy: http.ProxyFromEnvironment, DialContext: (&net.Dialer{Timeout: dialTime}).DialContext, TLSHandshakeTimeout: dialTime,
+		ResponseHeaderTimeout: 2 * dialTime, ForceAttemptHTTP2: true, MaxIdleConnsPerHost: parallel,
+	}
+	src, err := s.readRegistry(ctx, r, conns)
+	if err != nil {
+		conns.CloseIdleConnections()
+		return nil, registryError(ctx, err)
+	}
+	src.close = func() error { conns.CloseIdleConnections(); return nil }
+	return src, nil
+}
+
+const dialTime = 15 * time.Second
+
+func (s *Store) readRegistry(ctx context.Context, r Reference, conns *http.Transport) (*source, error) {
+	d, err := remote.Get(r.remote, remote.WithContext(ctx), remote.WithTransport(conns), remote.WithAuthFromKeychain(authn.DefaultKeychain),
 		remote.WithUserAgent("minimega/"+version.Version))
 	if err != nil {
-		return nil, registryError(ctx, err)
+		return nil, err
 	}
 	img, err := s.chooseImage(d)
 	if err != nil {
-		return nil, registryError(ctx, err)
+		return nil, err
 	}
-	src, err := readRemote(ctx, img)
-	if err != nil {
-		return nil, registryError(ctx, err)
-	}
-	return src, nil
+	return readRemote(ctx, img)
 }
 
 func (s *Store) chooseImage(d *remote.Descriptor) (v1.Image, error) {
@@ -62,7 +76,7 @@ func readRemote(ctx context.Context, img v1.Image) (*source, error) {
 	if m.Config.Size > maxConfig {
 		return nil, errs.New(errs.Invalid, "the configuration of the image has %d bytes, the most is %d", m.Config.Size, maxConfig)
 	}
-	src := &source{close: func() error { return nil }}
+	src := &source{}
 	if src.config, err = img.RawConfigFile(); err != nil {
 		return nil, err
 	}

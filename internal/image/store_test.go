@@ -77,7 +77,8 @@ func TestTagMoves(t *testing.T) {
 	ref := push(t, host, "x:latest", picture(t, nil, archive(t, file("f", "old"))))
 	old := open(t, s, ref)
 	push(t, host, "x:latest", picture(t, nil, archive(t, file("f", "new"))))
-	if got := open(t, s, ref); got.Layers[0] != old.Layers[0] {
+	again := open(t, s, ref)
+	if again.Layers[0] != old.Layers[0] {
 		t.Error("the registry was asked")
 	}
 	r, err := Parse(ref)
@@ -100,6 +101,15 @@ func TestTagMoves(t *testing.T) {
 	}
 	if _, err := os.Stat(old.Layers[0]); err != nil {
 		t.Error("collected an image that is held")
+	}
+	if err := errors.Join(old.Release(), again.Release()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Import(ctx, r, "", &m); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(old.Layers[0]); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("kept an image without a name: %v", err)
 	}
 }
 

@@ -281,7 +281,7 @@ func (u *unpacker) account(size int64) error {
 		return over("max-bytes", "unpacks to more than any disk has")
 	}
 	u.size += size
-	if err := u.limits.checkBytes(u.in.n, u.size); err != nil {
+	if err := u.limits.checkBytes(u.in.n.Load(), u.size); err != nil {
 		return err
 	}
 	if u.unseen += size; u.unseen < u.limits.step() {
