@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -230,6 +231,25 @@ func (p *Proc) Kill(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("process %d does not end: %w", p.pid, ctx.Err())
+	}
+}
+
+// KillWithin is Kill with a limit of its own, for what must end though the
+// caller's patience has. It returns when gone is closed, which says that the
+// owner has taken note of the end, or released, that it will not.
+func (p *Proc) KillWithin(limit time.Duration, gone, released <-chan struct{}) error {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	if err := p.Kill(ctx); err != nil {
+		return err
+	}
+	select {
+	case <-gone:
+		return nil
+	case <-released:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("end of process %d: %w", p.Pid(), ctx.Err())
 	}
 }
 

@@ -170,19 +170,7 @@ func (m *Machine) Kill(ctx context.Context) error {
 	if m.quit(ctx) {
 		return nil
 	}
-	force, cancel := context.WithTimeout(context.Background(), forceTime)
-	defer cancel()
-	if err := m.proc.Kill(force); err != nil {
-		return err
-	}
-	select {
-	case <-m.done:
-		return nil
-	case <-m.closed:
-		return nil
-	case <-force.Done():
-		return fmt.Errorf("end of process %d: %w", m.Pid(), force.Err())
-	}
+	return m.proc.KillWithin(forceTime, m.done, m.closed)
 }
 
 // quit reports whether the emulator ended by itself in time.
