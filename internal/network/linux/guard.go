@@ -6,10 +6,11 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"unsafe"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"minimega/internal/host"
 )
 
 // guard keeps guests and host apart: a bridge device hands broadcasts and
@@ -22,7 +23,6 @@ type guard struct {
 
 // See linux/bpf.h and linux/pkt_cls.h.
 const (
-	bpfProgLoad     = 5
 	bpfSchedCls     = 3
 	bpfDirectAction = 1
 	tcActShot       = 2
@@ -54,27 +54,8 @@ func loadDrop() (int, error) {
 	return loadProgram([]uint64{0xb7 | tcActShot<<32, 0x95}) // r0 = 2; exit
 }
 
-// loadProgram loads a classifier, see bpf(2), and returns its descriptor.
-func loadProgram(insns []uint64) (int, error) {
-	license := [...]byte{'A', 'p', 'a', 'c', 'h', 'e', 0}
-	attr := struct {
-		progType, count uint32
-		insns, license  uint64
-		logLevel, size  uint32
-		logBuf          uint64
-		kernVersion     uint32
-		flags           uint32
-	}{
-		progType: bpfSchedCls, count: uint32(len(insns)),
-		insns: uint64(uintptr(unsafe.Pointer(&insns[0]))), license: uint64(uintptr(unsafe.Pointer(&license))),
-	}
-	fd, _, errno := unix.Syscall(unix.SYS_BPF, bpfProgLoad, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
-	if errno != 0 {
-		return -1, errno
-	}
-	unix.CloseOnExec(int(fd))
-	return int(fd), nil
-}
+// loadProgram loads a classifier and returns its descriptor.
+func loadProgram(insns []uint64) (int, error) { return host.LoadBPF(bpfSchedCls, insns) }
 
 // seal shuts a bridge device off from the host's IP stack, both ways.
 func (d *Datapath) seal(ctx context.Context, s *segment) error {

@@ -6,6 +6,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"minimega/internal/host"
 )
 
 // device is a class of devices that a container may use. Numbers are those of
@@ -39,7 +41,6 @@ func number(n int) string {
 // See linux/bpf.h: the context of BPF_PROG_TYPE_CGROUP_DEVICE is access<<16 |
 // kind, major, minor.
 const (
-	bpfProgLoad     = 5
 	bpfProgAttach   = 8
 	bpfCgroupDevice = 15 // program type
 	bpfAttachDevice = 6
@@ -131,24 +132,4 @@ func restrictUnified(dir string) error {
 	return nil
 }
 
-func loadDeviceProgram() (int, error) {
-	insns := deviceProgram(allowed)
-	license := [...]byte{'A', 'p', 'a', 'c', 'h', 'e', 0}
-	attr := struct {
-		progType, count uint32
-		insns, license  uint64
-		logLevel, size  uint32
-		logBuf          uint64
-		kernVersion     uint32
-		flags           uint32
-	}{
-		progType: bpfCgroupDevice, count: uint32(len(insns)),
-		insns: uint64(uintptr(unsafe.Pointer(&insns[0]))), license: uint64(uintptr(unsafe.Pointer(&license))),
-	}
-	fd, _, errno := unix.Syscall(unix.SYS_BPF, bpfProgLoad, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
-	if errno != 0 {
-		return -1, errno
-	}
-	unix.CloseOnExec(int(fd))
-	return int(fd), nil
-}
+func loadDeviceProgram() (int, error) { return host.LoadBPF(bpfCgroupDevice, deviceProgram(allowed)) }
