@@ -36,6 +36,17 @@ func needRoot(t *testing.T) {
 	}
 }
 
+// inUserSpace reports whether root is that of a user namespace, who knows no
+// other user and for whom overlays keep their marks in other attributes.
+func inUserSpace(t *testing.T) bool {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/uid_map")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Join(strings.Fields(string(b)), " ") != "0 0 4294967295"
+}
+
 var when = time.Unix(1_700_000_000, 0)
 
 func dir(name string) tar.Header {

@@ -38,7 +38,11 @@ func TestStackIsOverlay(t *testing.T) {
 		archive(t, file("top", "t"), dir("e"), dir("e/f"), file("e/f/new", "n")))
 	at := t.TempDir()
 	lower := []string{r.Layers[2], r.Layers[1], r.Layers[0]}
-	if err := unix.Mount("overlay", at, "overlay", 0, "lowerdir="+strings.Join(lower, ":")); err != nil {
+	options := "lowerdir=" + strings.Join(lower, ":")
+	if inUserSpace(t) {
+		options += ",userxattr"
+	}
+	if err := unix.Mount("overlay", at, "overlay", 0, options); err != nil {
 		t.Fatal(err)
 	}
 	defer unix.Unmount(at, unix.MNT_DETACH)
