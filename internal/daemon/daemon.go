@@ -62,6 +62,7 @@ type Daemon struct {
 	quit  *quitter
 	parts undo.Stack // how to take it apart
 	kvm   *kvm.Engine
+	boxes *container.Engine
 	links *linux.Datapath
 	// engines recognise the processes of their machines.
 	engines []vm.Adopter
@@ -200,6 +201,7 @@ func (d *Daemon) containers() *container.Engine {
 	store := image.NewStore(image.Options{Dir: filepath.Join(d.cfg.Base, image.DirName), Log: d.log})
 	e := container.New(container.Options{Base: d.cfg.Base, ConsoleListen: d.cfg.VNCListen, Roots: images{store}}, d.log)
 	d.parts.Push("container engine", e.Close)
+	d.boxes = e
 	return e
 }
 

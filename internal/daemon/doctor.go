@@ -20,6 +20,7 @@ func (d *Daemon) checks(vms *vm.Manager) []host.Check {
 			_, err := guest.FindKernel()
 			return err
 		}},
+		host.Check{Name: "containers", Optional: true, Run: d.boxes.Diagnose},
 		host.OpenFiles(),
 		host.Firewall(),
 		host.Check{Name: "half made VMs", Optional: true,

@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/net/bpf"
@@ -141,12 +142,16 @@ func (e *Engine) Ready(context.Context) error {
 	return nil
 }
 
-// Missing names the limits that this host cannot set.
-func (e *Engine) Missing() []string {
-	if e.groups == nil {
-		return nil
+// Diagnose is Ready, and besides names limits that this host cannot set.
+func (e *Engine) Diagnose(ctx context.Context) error {
+	if err := e.Ready(ctx); err != nil {
+		return err
 	}
-	return e.groups.Missing()
+	if missing := e.groups.Missing(); len(missing) > 0 {
+		return errs.WithRemedy(errs.New(errs.Unsupported, "containers are not limited in what belongs to %s", strings.Join(missing, ", ")),
+			"have the kernel and the system offer these controllers")
+	}
+	return nil
 }
 
 // NewSpace makes the network namespace of a machine. It lasts as long as a

@@ -80,7 +80,7 @@ func node(args []string) error {
 		}
 		switch word {
 		case "reach":
-			c, err := net.DialTimeout("tcp", arg+":80", 2*time.Second)
+			c, err := reach(arg + ":80")
 			if err != nil {
 				fmt.Println("result: cannot", "reach", arg)
 				continue
@@ -90,6 +90,16 @@ func node(args []string) error {
 			fmt.Printf("result: reached %s\n", b)
 		case "exit":
 			return nil
+		}
+	}
+}
+
+// reach connects to a server that may still have to start.
+func reach(addr string) (net.Conn, error) {
+	for deadline := time.Now().Add(2 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		c, err := net.DialTimeout("tcp", addr, time.Until(deadline))
+		if err == nil || time.Until(deadline) < 100*time.Millisecond {
+			return c, err
 		}
 	}
 }
