@@ -1,0 +1,118 @@
+package linux
+
+import (
+	"context"
+	"errors"
+	"os"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"minimega/internal/errs"
+	"minimega/internal/network"
+	"minimega/internal/network/networktest"
+)
+
+// anotherSpace makes a network namespace and a handle on its devices.
+func anotherSpace(t *testing.T) (*os.File, *netlink.Handle) {
+	t.Helper()
+	here, err := netns.Get()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer here.Close()
+	ns, err := netns.New() // of this thread, which Host has locked
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := netns.Set(here); err != nil {
+		t.Fatal(err)
+	}
+	h, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := os.NewFile(uintptr(ns), "netns")
+	t.Cleanup(func() { h.Close(); f.Close() })
+	return f, h
+}
+
+func TestContainerPorts(t *testing.T) {
+	networktest.Host(t)
+	before := networktest.Links(t)
+	d := newDatapath(t)
+	ns, inside := anotherSpace(t)
+	spec := func(name, inner, mac string) network.PortSpec {
+		return network.PortSpec{Name: name, Kind: network.Container, Bridge: "br_a", VLAN: 7, Space: ns, Inside: inner, MAC: mac}
+	}
+	ports, err := d.Create(t.Context(), []network.PortSpec{spec("", "veth0", "02:00:00:00:00:07"), spec("mine", "veth1", "")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := inside.LinkByName("veth0")
+	if err != nil || l.Attrs().HardwareAddr.String() != "02:00:00:00:00:07" {
+		t.Errorf("%v %v", l, err)
+	}
+	outer, err := netlink.LinkByName(ports[1].Name)
+	if err != nil || ports[1].Name != "mine" || outer.Attrs().Index != ports[1].Index || outer.Attrs().MasterIndex == 0 {
+		t.Errorf("%+v %v %v", ports[1], outer, err)
+	}
+	for _, c := range []struct {
+		spec network.PortSpec
+		kind errs.Kind
+	}{
+		{spec("mine", "veth2", ""), errs.Exists},
+		{spec("", "veth2", "junk"), errs.Invalid},
+		{network.PortSpec{Kind: network.Container, Bridge: "br_a", VLAN: 7}, errs.Internal},
+	} {
+		if _, err := d.Create(t.Context(), []network.PortSpec{spec("", "veth3", ""), c.spec}); !errors.Is(err, c.kind) && errs.KindOf(err) != c.kind {
+			t.Errorf("%+v: %v", c.spec, err)
+		}
+	}
+	if _, err := d.Create(t.Context(), []network.PortSpec{spec("", "veth0", "")}); err == nil {
+		t.Error("made the same interface twice")
+	}
+	links, err := inside.LinkList()
+	if err != nil {
+		t.Fatal(err)
+	}
+	veths := 0
+	for _, l := range links {
+		if l.Type() == "veth" {
+			veths++
+		}
+	}
+	if veths != 2 {
+		t.Errorf("%d interfaces inside, want 2: failures leave some", veths)
+	}
+	if err := d.Delete(context.Background(), ports); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(before, networktest.Links(t)); diff != "" {
+		t.Errorf("left (-before +now):\n%s", diff)
+	}
+}
+
+// A port whose namespace has gone went with it, which is no error.
+func TestContainerPortWithoutSpace(t *testing.T) {
+	networktest.Host(t)
+	d := newDatapath(t)
+	ns, inside := anotherSpace(t)
+	ports, err := d.Create(t.Context(), []network.PortSpec{{Kind: network.Container, Bridge: "br_a", VLAN: 7, Space: ns, Inside: "veth0"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := inside.LinkByName("veth0")
+	if err == nil {
+		err = inside.LinkDel(l)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Delete(context.Background(), ports); err != nil {
+		t.Error(err)
+	}
+}
