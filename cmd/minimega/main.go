@@ -16,6 +16,7 @@ import (
 	"minimega/internal/demo"
 	"minimega/internal/guest"
 	"minimega/internal/image"
+	"minimega/internal/rootless"
 )
 
 func main() {
@@ -40,6 +41,11 @@ func run(args []string, std cli.Stdio) int {
 	}
 	if status, handled := cli.RunClient(context.Background(), cfg, std); handled {
 		return status
+	}
+	if len(cfg.Args) == 0 || cfg.Args[0] == "demo" {
+		if status, done := rootless.Enter(std.Out, std.Err); done {
+			return status
+		}
 	}
 	if len(cfg.Args) == 0 {
 		return daemon.Run(context.Background(), cfg, std)

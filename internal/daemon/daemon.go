@@ -27,6 +27,7 @@ import (
 	"minimega/internal/network/linux"
 	"minimega/internal/optimize"
 	"minimega/internal/record"
+	"minimega/internal/rootless"
 	"minimega/internal/undo"
 	"minimega/internal/vlan"
 	"minimega/internal/vm"
@@ -199,7 +200,8 @@ func (d *Daemon) optimizer() (*optimize.Optimizer, error) {
 // containers makes containers, whose groups are those of this base directory.
 func (d *Daemon) containers() *container.Engine {
 	store := image.NewStore(image.Options{Dir: filepath.Join(d.cfg.Base, image.DirName), Log: d.log})
-	e := container.New(container.Options{Base: d.cfg.Base, ConsoleListen: d.cfg.VNCListen, Roots: images{store}}, d.log)
+	e := container.New(container.Options{Base: d.cfg.Base, ConsoleListen: d.cfg.VNCListen, Roots: images{store},
+		Rootless: rootless.Inside()}, d.log)
 	d.parts.Push("container engine", e.Close)
 	d.boxes = e
 	return e

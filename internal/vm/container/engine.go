@@ -36,6 +36,9 @@ type Options struct {
 	Pids          uint64 // most processes in a container, default 4096
 	Roots         Roots  // default: directories
 	StartTimeout  time.Duration
+	// Rootless says that root is that of a user namespace, who may make neither
+	// control groups nor device nodes: containers get the host's devices.
+	Rootless bool
 }
 
 // Root is a file system, prepared for containers.
@@ -105,7 +108,11 @@ func New(opts Options, log *slog.Logger) *Engine {
 		opts.StartTimeout = time.Minute
 	}
 	e := &Engine{opts: opts, log: log}
-	e.groups, e.broken = cgroup.Open(opts.Cgroups, groupParent(opts.Base))
+	if opts.Rootless {
+		e.groups = cgroup.None()
+	} else {
+		e.groups, e.broken = cgroup.Open(opts.Cgroups, groupParent(opts.Base))
+	}
 	if e.broken == nil {
 		e.filter, e.broken = seccompFilter()
 	}

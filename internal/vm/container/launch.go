@@ -103,7 +103,7 @@ func (l *launch) makeFiles() error {
 	if c.Hostname == "" {
 		c.Hostname = l.spec.Name
 	}
-	pl := &plan{dir: l.spec.Dir, hostname: c.Hostname, preinit: c.Preinit, overlay: c.Snapshot, filter: l.e.filter}
+	pl := &plan{dir: l.spec.Dir, hostname: c.Hostname, preinit: c.Preinit, overlay: c.Snapshot, rootless: l.e.opts.Rootless, filter: l.e.filter}
 	l.plan = pl
 	if err := l.choose(pl); err != nil {
 		return err
@@ -180,6 +180,9 @@ func (l *launch) makeRoot(pl *plan) error {
 	var st unix.Stat_t
 	if err := unix.Stat(pl.lower[0], &st); err != nil {
 		return fmt.Errorf("%s: %w", pl.lower[0], err)
+	}
+	if pl.rootless {
+		return unix.Chmod(pl.root, st.Mode&0o7777) // its owner may be nobody here
 	}
 	return errors.Join(os.Lchown(pl.root, int(st.Uid), int(st.Gid)), unix.Chmod(pl.root, st.Mode&0o7777))
 }

@@ -39,13 +39,14 @@ type plan struct {
 	overlay  bool // else root is the file system itself
 	hostname string
 	Program
-	preinit string
-	uuid    string // file with the UUID, "" if the host has no place for it
-	fifos   []string
-	volumes []volume
-	enter   []string // files to which to write 0 to enter the control group
-	group   string   // or directory to be cloned into
-	filter  []bpf.RawInstruction
+	preinit  string
+	uuid     string // file with the UUID, "" if the host has no place for it
+	fifos    []string
+	volumes  []volume
+	rootless bool     // see Options
+	enter    []string // files to which to write 0 to enter the control group
+	group    string   // or directory to be cloned into
+	filter   []bpf.RawInstruction
 }
 
 // volume is a directory or file of the host inside a container.
@@ -109,7 +110,7 @@ func (pl *plan) build() *program {
 	trees := pl.openSources(p)
 	pl.runPreinit(p)
 	pl.changeRoot(p)
-	mountSystem(p)
+	pl.mountSystem(p)
 	pl.attachSources(p, trees)
 	mask(p)
 	pl.loopback(p)
@@ -188,7 +189,11 @@ func (pl *plan) overlayOptions() string {
 		}
 		lower[i] = escape.Replace(dir)
 	}
-	return "lowerdir=" + strings.Join(lower, ":") + ",upperdir=" + upperName + ",workdir=" + workName
+	options := "lowerdir=" + strings.Join(lower, ":") + ",upperdir=" + upperName + ",workdir=" + workName
+	if pl.rootless {
+		options += ",userxattr"
+	}
+	return options
 }
 
 // maxOptions is a page without the zero byte.
@@ -200,6 +205,11 @@ func (pl *plan) openSources(p *program) (trees []int) {
 	open := func(what, path string) {
 		trees = append(trees, p.call("open "+what+" "+path, unix.SYS_OPEN_TREE, atCwd, p.s(path),
 			unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE))
+	}
+	if pl.rootless {
+		for _, d := range devices {
+			open("device", "/dev/"+d.name)
+		}
 	}
 	for _, f := range pl.fifos {
 		open("fifo", f)
@@ -234,6 +244,11 @@ const stepPreinit = "preinit"
 func (pl *plan) changeRoot(p *program) {
 	p.call("change to file system", unix.SYS_CHDIR, p.s(pl.root))
 	p.call("change root", unix.SYS_PIVOT_ROOT, p.s("."), p.s("."))
+	if pl.rootless {
+		// Only who sees all of them already may mount these again. Paths are
+		// those of the new root, which is below the host's for now.
+		mountKernel(p)
+	}
 	p.call("let go of the host's files", unix.SYS_UMOUNT2, p.s("."), unix.MNT_DETACH)
 	p.call("change to root", unix.SYS_CHDIR, p.s("/"))
 }
@@ -252,21 +267,34 @@ func (p *program) mount(fstype, path string, flags uintptr, options string) {
 
 const quiet = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
 
-// mountSystem mounts what every system has. Paths are inside from here on:
-// links in the file system lead nowhere else.
-func mountSystem(p *program) {
+// mountKernel mounts the file systems that show the kernel.
+func mountKernel(p *program) {
 	p.mkdir("/proc", 0o555)
 	p.mount("proc", "/proc", quiet, "")
 	p.mkdir("/sys", 0o555)
 	p.mount("sysfs", "/sys", quiet|unix.MS_RDONLY, "")
+}
+
+// devices are those that every container has.
+var devices = []struct {
+	name         string
+	major, minor uint32
+}{{"null", 1, 3}, {"zero", 1, 5}, {"full", 1, 7}, {"random", 1, 8}, {"urandom", 1, 9}, {"tty", 5, 0}}
+
+// mountSystem mounts what every system has. Paths are inside from here on:
+// links in the file system lead nowhere else.
+func (pl *plan) mountSystem(p *program) {
+	if !pl.rootless {
+		mountKernel(p)
+	}
 	p.mkdir("/dev", 0o755)
 	p.mount("tmpfs", "/dev", unix.MS_NOSUID|unix.MS_NOEXEC, "mode=755,size=1m")
-	for _, n := range []struct {
-		name  string
-		minor uint32
-		major uint32
-	}{{"null", 3, 1}, {"zero", 5, 1}, {"full", 7, 1}, {"random", 8, 1}, {"urandom", 9, 1}, {"tty", 0, 5}} {
-		p.node("/dev/"+n.name, unix.S_IFCHR|0o666, n.major, n.minor)
+	for _, d := range devices {
+		if pl.rootless {
+			p.node("/dev/"+d.name, unix.S_IFREG|0o666, 0, 0) // a place for the host's
+			continue
+		}
+		p.node("/dev/"+d.name, unix.S_IFCHR|0o666, d.major, d.minor)
 	}
 	for _, l := range [][2]string{{"pts/ptmx", "ptmx"}, {"/proc/self/fd", "fd"}, {"fd/0", "stdin"}, {"fd/1", "stdout"}, {"fd/2", "stderr"}} {
 		p.call("link /dev/"+l[1], unix.SYS_SYMLINKAT, p.s(l[0]), atCwd, p.s("/dev/"+l[1]))
@@ -287,6 +315,11 @@ func (pl *plan) attachSources(p *program, trees []int) {
 		p.Calls[trees[0]].Out = []stage.Slot{stage.ArgOf(i, 0), stage.ArgOf(i+1, 0)}
 		p.call("close", unix.SYS_CLOSE, 0)
 		trees = trees[1:]
+	}
+	if pl.rootless {
+		for _, d := range devices {
+			attach(0, "/dev/"+d.name, "/dev/"+d.name)
+		}
 	}
 	if len(pl.fifos) > 0 {
 		p.mkdir("/dev/fifos", 0o755)
@@ -406,7 +439,8 @@ func (pl *plan) becomeUser(p *program) {
 		groups = append(groups, word)
 	}
 	if len(groups) == 0 {
-		p.call("drop groups", unix.SYS_SETGROUPS, 0, 0)
+		// In a user namespace without further users, nobody may.
+		p.may(int(unix.EPERM), "drop groups", unix.SYS_SETGROUPS, 0, 0)
 	} else {
 		p.call("set groups", unix.SYS_SETGROUPS, stage.Arg(len(pl.Groups)), p.Words(groups...))
 	}

@@ -86,6 +86,9 @@ func (g *Group) Freeze(ctx context.Context) error { return g.setFrozen(ctx, true
 func (g *Group) Thaw(ctx context.Context) error { return g.setFrozen(ctx, false) }
 
 func (g *Group) setFrozen(ctx context.Context, want bool) error {
+	if g.tree.none() {
+		return freezeNone(want)
+	}
 	if g.tree.unified != "" {
 		return g.setFrozenUnified(ctx, want)
 	}
@@ -110,6 +113,9 @@ func (g *Group) setFrozen(ctx context.Context, want bool) error {
 
 // Frozen reports whether the group is frozen.
 func (g *Group) Frozen() (bool, error) {
+	if g.tree.none() {
+		return false, nil
+	}
 	if g.tree.unified != "" {
 		now, err := get(g.Dir(), "cgroup.freeze")
 		return now == "1", err
