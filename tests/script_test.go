@@ -79,8 +79,9 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"daemon": cmdDaemon, "halt": cmdHalt, "crash": cmdCrash, "endvm": cmdEndVM, "gone": cmdGone, "mm": cmdMM, "until": cmdUntil, "send": cmdSend, "type": cmdType, "inhost": cmdInHost, "vnc": cmdVNC,
-			"android": cmdAndroid,
-			"root":    cmdRoot, "console": cmdConsole,
+			"android":  cmdAndroid,
+			"ordinary": cmdOrdinary,
+			"root":     cmdRoot, "console": cmdConsole,
 			"registry": cmdRegistry,
 		},
 	})
@@ -179,7 +180,11 @@ func cmdDaemon(ts *testscript.TestScript, neg bool, args []string) {
 
 // start starts a daemon in dir and waits for its socket.
 func (h *host) start(base, log, dir string, flags []string) error {
-	cmd := h.command(append([]string{program, "-nostdin", "-base", base}, flags...)...)
+	return h.stay(h.command(append([]string{program, "-nostdin", "-base", base}, flags...)...), base, log, dir)
+}
+
+// stay starts a program that is a daemon.
+func (h *host) stay(cmd *exec.Cmd, base, log, dir string) error {
 	out, err := os.Create(log)
 	if err != nil {
 		return err

@@ -2,18 +2,26 @@ package daemon
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"minimega/internal/basedir"
 	"minimega/internal/errs"
 	"minimega/internal/guest"
 	"minimega/internal/host"
+	"minimega/internal/rootless"
 	"minimega/internal/vm"
 )
 
 // checks are what `check` looks at, each owner's among them.
 func (d *Daemon) checks(vms *vm.Manager) []host.Check {
-	return append(host.BasicChecks(d.cfg.Base),
+	basic := host.BasicChecks(d.cfg.Base)
+	for i := range basic {
+		// Containers do without taps and QEMU's tools, and without root there may
+		// be nothing else.
+		basic[i].Optional = basic[i].Optional || rootless.Inside() && slices.Contains([]string{"tun", "qemu-img"}, basic[i].Name)
+	}
+	return append(basic,
 		host.QEMU(),
 		host.Check{Name: "kvm", Optional: true, Run: d.checkKVM},
 		host.Check{Name: "guest kernel", Optional: true, Run: func(context.Context) error {

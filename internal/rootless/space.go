@@ -64,6 +64,11 @@ func prepare() error {
 			return fmt.Errorf("mount %s: %w", fs[1], err)
 		}
 	}
+	// No firewall stands in a network of our own; kernels without that for
+	// bridges lack the files.
+	for _, name := range []string{"iptables", "ip6tables", "arptables"} {
+		_ = os.WriteFile("/proc/sys/net/bridge/bridge-nf-call-"+name, []byte("0"), 0)
+	}
 	lo, err := netlink.LinkByName("lo")
 	if err == nil {
 		err = netlink.LinkSetUp(lo)

@@ -1,0 +1,77 @@
+package tests
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// ordinaryID is a user and group that nobody else has.
+const ordinaryID = 4321
+
+// cmdOrdinary runs a program as a user without any rights, in the script's
+// network namespace; the script's directory becomes that user's. With -detach
+// it is a daemon that stays; -kill kills the last of these by force, -kill outer
+// the process that it was started as.
+func cmdOrdinary(ts *testscript.TestScript, neg bool, args []string) {
+	h := theHost(ts)
+	if args[0] == "-kill" {
+		last := h.daemons[len(h.daemons)-1]
+		pid := last.process.Pid
+		if len(args) == 1 { // not the outer one, but the daemon itself
+			pid = child(ts, child(ts, pid))
+		}
+		ts.Check(syscall.Kill(pid, syscall.SIGKILL))
+		<-last.ended
+		return
+	}
+	ts.Check(errors.Join(os.Chown(h.work, ordinaryID, ordinaryID), os.Chown(filepath.Join(h.work, "tmp"), ordinaryID, ordinaryID),
+		passable(h.work), passable(filepath.Dir(program))))
+	id := strconv.Itoa(ordinaryID)
+	as := []string{"setpriv", "--reuid", id, "--regid", id, "--clear-groups", "--"}
+	if args[0] == "-detach" {
+		cmd := h.command(append(append(as, program, "-nostdin", "-base", ts.Getenv("BASE")), args[1:]...)...)
+		ts.Check(h.stay(cmd, ts.Getenv("BASE"), ts.MkAbs("daemon.log"), ts.MkAbs(".")))
+		return
+	}
+	cmd := h.command(append(as, args...)...)
+	err := ts.Exec(cmd.Args[0], cmd.Args[1:]...)
+	if (err != nil) != neg {
+		ts.Fatalf("%q: %v", args, err)
+	}
+}
+
+// child returns the only child of a process.
+func child(ts *testscript.TestScript, pid int) int {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	ts.Check(err)
+	n, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	ts.Check(err)
+	return n
+}
+
+// passable lets everyone go through a directory and those above it that are
+// ours.
+func passable(dir string) error {
+	for ; ; dir = filepath.Dir(dir) {
+		st, err := os.Stat(dir)
+		if err != nil {
+			return err
+		}
+		if st.Mode().Perm()&0o001 != 0 && st.Mode()&os.ModeSticky != 0 || dir == filepath.Dir(dir) {
+			return nil
+		}
+		if own, ok := st.Sys().(*syscall.Stat_t); !ok || int(own.Uid) != os.Geteuid() && own.Uid != ordinaryID {
+			continue
+		}
+		if err := os.Chmod(dir, st.Mode().Perm()|0o011); err != nil {
+			return err
+		}
+	}
+}
