@@ -4,10 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
+	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -49,11 +51,39 @@ func cmdOrdinary(ts *testscript.TestScript, neg bool, args []string) {
 
 // child returns the only child of a process.
 func child(ts *testscript.TestScript, pid int) int {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid)) // each thread has its own
 	ts.Check(err)
-	n, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	var all []byte
+	for _, l := range lists {
+		text, err := os.ReadFile(l)
+		ts.Check(err)
+		all = append(all, text...)
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(all)))
 	ts.Check(err)
 	return n
+}
+
+// Where the kernel forbids namespaces to users, the setting is named.
+func TestNoNamespaces(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: another user, settings of the kernel")
+	}
+	if err := passable(filepath.Dir(program)); err != nil {
+		t.Fatal(err)
+	}
+	ids := []syscall.SysProcIDMap{{Size: 1 << 16}} // everybody as himself, but with settings of their own
+	for _, kind := range []string{"user", "net"} {
+		cmd := exec.Command("sh", "-c", fmt.Sprintf("echo 0 >/proc/sys/user/max_%s_namespaces && exec setpriv --reuid %d --regid %[2]d --clear-groups -- %s demo",
+			kind, ordinaryID, program))
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, UidMappings: ids, GidMappings: ids, GidMappingsEnableSetgroups: true}
+		cmd.Dir = "/"
+		out, err := cmd.CombinedOutput()
+		want := "user.max_" + kind + "_namespaces=0 forbids it (run as root, or `sysctl user.max_" + kind + "_namespaces=10000` as root)"
+		if err == nil || !strings.Contains(string(out), want) {
+			t.Errorf("%v, %s; want %q", err, out, want)
+		}
+	}
 }
 
 // passable lets everyone go through a directory and those above it that are
