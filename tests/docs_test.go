@@ -2,6 +2,7 @@ package tests
 
 import (
 	"bytes"
+	"errors"
 	"flag"
 	"os"
 	"os/exec"
@@ -110,6 +111,9 @@ func TestDocsRun(t *testing.T) {
 					t.Errorf("left behind: %s", left)
 				}
 			}()
+			if err := errors.Join(passable(work), passable(filepath.Dir(program))); err != nil { // some is done as another user
+				t.Fatal(err)
+			}
 			base := filepath.Join(work, "base")
 			log := filepath.Join(work, "daemon.log")
 			if err := h.start(base, log, work, nil); err != nil {

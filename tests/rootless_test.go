@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -83,6 +84,42 @@ func TestNoNamespaces(t *testing.T) {
 		if err == nil || !strings.Contains(string(out), want) {
 			t.Errorf("%v, %s; want %q", err, out, want)
 		}
+	}
+}
+
+// With ranges in /etc/subuid and /etc/subgid there are further users.
+func TestFurtherUsers(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: another user, files of the system")
+	}
+	if _, err := exec.LookPath("newuidmap"); err != nil {
+		t.Skip("needs newuidmap")
+	}
+	work := t.TempDir()
+	h, err := newHost(work)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		for _, left := range h.close() {
+			t.Errorf("left behind: %s", left)
+		}
+	}()
+	base, ids := filepath.Join(work, "base"), filepath.Join(work, "ids")
+	const nobody = 65534
+	if err := errors.Join(passable(work), passable(filepath.Dir(program)), os.Mkdir(filepath.Join(work, "tmp"), 0o777), os.Chown(work, nobody, nobody),
+		os.WriteFile(ids, []byte("nobody:200000:65536\n"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	// For this process and its children alone, the files are others.
+	cmd := h.command("unshare", "-m", "sh", "-c", `mount --bind "$1" /etc/subuid && mount --bind "$1" /etc/subgid &&
+		exec setpriv --reuid nobody --regid nogroup --clear-groups "$2" -nostdin -base "$3"`, "sh", ids, program, base)
+	if err := h.stay(cmd, base, filepath.Join(work, "log"), work); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command(program, "-base", base, "-strict", "-e", "shell", "cat", "/proc/self/uid_map").CombinedOutput()
+	if got := strings.Fields(string(out)); err != nil || !slices.Contains(got, "200000") || !slices.Contains(got, "65536") {
+		t.Errorf("%v, %s", err, out)
 	}
 }
 
