@@ -304,7 +304,11 @@ func (l *launch) await(ctx context.Context) error {
 		case what == recordReady:
 			ready = true
 		default:
-			if l.init, err = openProcess(int(value)); err != nil {
+			l.init, err = openProcess(int(value))
+			if errors.Is(err, unix.ESRCH) {
+				continue // it has failed and gone already; why is in the next report
+			}
+			if err != nil {
 				return err
 			}
 		}
