@@ -155,8 +155,8 @@ func (d *demo) check(ctx context.Context) error {
 	if !d.containers {
 		var err error
 		d.kernel, err = guest.FindKernel()
-		for _, c := range []host.Check{host.QEMU(), host.Program("qemu-img", "qemu-utils")} {
-			if err == nil {
+		for _, c := range append(host.BasicChecks(os.TempDir()), host.QEMU()) {
+			if err == nil && (c.Name == "qemu" || slices.Contains(machinesOnly, c.Name)) {
 				err = c.Run(ctx)
 			}
 		}

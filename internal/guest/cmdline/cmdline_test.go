@@ -24,6 +24,9 @@ func TestParse(t *testing.T) {
 		}},
 		{line: "minimega.ip=fd00::5/64", want: Params{Addresses: []Address{{"eth0", Static, prefix("fd00::5/64")}}}},
 		{line: `login="ann:a b"`, want: Params{User: "ann", Password: "a b", Addresses: []Address{{Method: DHCP}}}},
+		{line: "forward=1 ip=veth1:10.0.0.1/24 visit=10.0.0.2,http://a/b visit=c", want: Params{Forward: true,
+			Addresses: []Address{{"eth1", Static, prefix("10.0.0.1/24")}}, Visit: []string{"10.0.0.2", "http://a/b", "c"}}},
+		{line: "forward=x forward=0 ip=vveth0:dhcp", bad: 2, want: Params{Addresses: []Address{{Method: DHCP}}}},
 		{line: "ip=10.0.0.1 ip=eth0 ip=br0:dhcp ip=eth0:1.2.3.4/33 hostname=-x hostname= gw=foo dns=1.1.1.1,x login=a login=:b", bad: 10,
 			want: Params{Addresses: []Address{{Method: DHCP}}}},
 	} {
@@ -40,7 +43,7 @@ func TestParse(t *testing.T) {
 
 func TestFor(t *testing.T) {
 	p, _ := Parse("ip=dhcp ip=eth1:10.0.0.1/24 ip=eth1:10.0.1.1/24 ip=eth2:none")
-	for iface, want := range map[string]int{"eth0": 1, "eth1": 2, "eth2": 0, "eth3": 1} {
+	for iface, want := range map[string]int{"eth0": 1, "eth1": 2, "veth1": 2, "eth2": 0, "veth2": 0, "eth3": 1} {
 		if got := p.For(iface); len(got) != want {
 			t.Errorf("%s: %v", iface, got)
 		}

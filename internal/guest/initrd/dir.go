@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"sort"
+
+	"golang.org/x/sys/unix"
 )
 
 // ContainerMark is the file in a directory made by WriteDir that tells the
@@ -32,7 +34,7 @@ func WriteDir(dir string, o Options) error {
 		err = os.Chmod(tmp, 0o755)
 	}
 	if err == nil {
-		err = os.Rename(tmp, dir)
+		err = unix.Rename(tmp, dir) // os.Rename refuses also an empty directory
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("make %s: %w", dir, err), os.RemoveAll(tmp))
