@@ -37,13 +37,20 @@ func (v *VM) fillDir() error {
 }
 
 // makeLink makes the link that leads to the directory by UUID.
-func (v *VM) makeLink() error {
+func (v *VM) makeLink() (err error) {
 	link := v.linkPath()
-	if err := os.MkdirAll(filepath.Dir(link), 0o700); err != nil {
-		return err
+	// Whoever flushes the last VM of a namespace removes the directory of the
+	// links, maybe between these steps.
+	for range 100 {
+		if err = os.MkdirAll(filepath.Dir(link), 0o700); err != nil {
+			return err
+		}
+		_ = os.Remove(link) // of a flushed VM with this UUID
+		if err = os.Symlink(v.Dir(), link); !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
 	}
-	_ = os.Remove(link) // of a flushed VM with this UUID
-	return os.Symlink(v.Dir(), link)
+	return err
 }
 
 // removeDir removes what makeDir and the engine left.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -339,5 +340,29 @@ func TestInfoColumns(t *testing.T) {
 	}
 	if len(vm.InfoColumns) != 44 {
 		t.Errorf("%d columns, the contract has 44", len(vm.InfoColumns))
+	}
+}
+
+// VMs come and go side by side, the last of a namespace again and again.
+func TestComeAndGo(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	var wg sync.WaitGroup
+	for i := range 4 {
+		wg.Go(func() {
+			name := fmt.Sprintf("vm%d", i)
+			for range 200 {
+				req := []vm.Request{{Namespace: "ns", Name: name, Type: vm.KVM, Config: withNets(101)}}
+				err := errors.Join(w.Launch(ctx, req, nil), w.Kill(ctx, "ns", name), w.Flush(ctx, "ns", name))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if n := w.net.Len(); n != 0 {
+		t.Errorf("%d ports left", n)
 	}
 }
