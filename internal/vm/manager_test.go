@@ -27,16 +27,15 @@ type world struct {
 	engine *vmtest.Engine
 	net    *vmtest.Network
 	base   string
-	ended  chan string
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{engine: &vmtest.Engine{}, net: &vmtest.Network{}, base: t.TempDir(), ended: make(chan string, 100)}
+	w := &world{engine: &vmtest.Engine{}, net: &vmtest.Network{}, base: t.TempDir()}
 	w.Manager = vm.NewManager(vm.Options{
 		Base: w.base, Host: "h", Engines: []vm.Engine{w.engine}, Network: w.net, Parallel: 4,
 		VLANName: func(_ string, v int) string { return fmt.Sprintf("lan (%d)", v) },
-		OnEnd:    func(v *vm.VM) { w.ended <- v.Name }, Log: slog.New(slog.DiscardHandler)}, 0)
+		Log:      slog.New(slog.DiscardHandler)}, 0)
 	t.Cleanup(w.Close)
 	return w
 }
