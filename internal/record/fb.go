@@ -14,7 +14,6 @@ import (
 
 const (
 	fbPeriod = 100 * time.Millisecond  // between two requests
-	fbFlush  = time.Second             // what is older is on disk
 	fbUpdate = 4*vnc.MaxPixels + 1<<20 // bytes of one message
 )
 
@@ -144,7 +143,7 @@ func (r *fbRecorder) write(ctx context.Context) error {
 	tick := time.NewTicker(fbPeriod)
 	defer tick.Stop()
 	ask := asking{screen: r.screen, whole: true, due: true}
-	flushed := r.start
+	written := false // something that is not on disk: a daemon may be killed any time
 	for {
 		if err := ask.send(r.client); err != nil {
 			return nil // the machine has ended
@@ -156,15 +155,16 @@ func (r *fbRecorder) write(ctx context.Context) error {
 			if !ok {
 				return r.w.Mark(time.Since(r.start))
 			}
+			written = true
 			if err := r.message(m, &ask); err != nil {
 				return err
 			}
-		case now := <-tick.C:
+		case <-tick.C:
 			ask.due = true
-			if now.Sub(flushed) < fbFlush {
+			if !written {
 				continue
 			}
-			flushed = now
+			written = false
 			if err := r.w.Flush(); err != nil {
 				return err
 			}
