@@ -16,6 +16,10 @@ type Placement struct{ Name, Host string }
 func (n *Namespace) Plan() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	return n.planLocked()
+}
+
+func (n *Namespace) planLocked() error {
 	for _, g := range n.queue {
 		host := g.Config.Schedule
 		if host == "" || host == "localhost" {

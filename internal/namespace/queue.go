@@ -55,13 +55,26 @@ func (n *Namespace) Launch(ctx context.Context, t vm.Type, what, saved string, p
 			return err
 		}
 	}
-	if err := n.enqueue(&Group{Type: t, Names: names, Config: config.Clone()}); err != nil {
+	g := &Group{Type: t, Names: names, Config: config.Clone()}
+	if err := n.checkFree(g); err != nil {
 		return err
 	}
-	if n.Queueing() {
-		return nil
+	// Queued and taken in one step: else the launch of another session may take
+	// this group along, and this one finds nothing to launch.
+	n.mu.Lock()
+	if err := n.enqueueLocked(g); err != nil || n.queueing {
+		n.mu.Unlock()
+		return err
 	}
-	return n.LaunchQueue(ctx, progress)
+	reqs, run, err := n.takeLocked()
+	if err != nil {
+		n.queue = n.queue[:len(n.queue)-1] // nothing waits that was not to wait
+	}
+	n.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return n.launch(ctx, reqs, run, progress)
 }
 
 // expandNames reads a count or a range of names.
@@ -111,8 +124,8 @@ func checkVMName(name string) error {
 	return nil
 }
 
-// enqueue adds a group unless one of its names or its UUID is taken.
-func (n *Namespace) enqueue(g *Group) error {
+// checkFree refuses a group one of whose names or whose UUID a VM has.
+func (n *Namespace) checkFree(g *Group) error {
 	vms := n.registry.opts.VMs
 	if g.Config.UUID != "" {
 		if len(g.Names) > 1 {
@@ -127,8 +140,12 @@ func (n *Namespace) enqueue(g *Group) error {
 			return errs.New(errs.Exists, "vm already exists with name `%s`", name)
 		}
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
+	return nil
+}
+
+// enqueueLocked adds a group unless one of its names or its UUID waits
+// already. The caller holds mu.
+func (n *Namespace) enqueueLocked(g *Group) error {
 	if len(n.hosts) == 0 {
 		return errs.WithRemedy(errs.New(errs.State, "namespace must contain at least one host to launch VMs"), "`ns add-hosts localhost`")
 	}
@@ -149,21 +166,32 @@ func (n *Namespace) enqueue(g *Group) error {
 
 // LaunchQueue launches all that waits and returns when every VM is made or has failed.
 func (n *Namespace) LaunchQueue(ctx context.Context, progress func(done, failed, total int)) error {
-	if err := n.Plan(); err != nil {
+	n.mu.Lock()
+	reqs, run, err := n.takeLocked()
+	n.mu.Unlock()
+	if err != nil {
 		return err
 	}
-	n.mu.Lock()
-	queue := n.queue
-	n.queue, n.plan = nil, false
-	if len(queue) == 0 {
-		n.mu.Unlock()
-		return errs.New(errs.State, "namespace must contain at least one queued VM to launch VMs")
+	return n.launch(ctx, reqs, run, progress)
+}
+
+// takeLocked plans the queue and empties it. The caller holds mu.
+func (n *Namespace) takeLocked() ([]vm.Request, *Run, error) {
+	if err := n.planLocked(); err != nil {
+		return nil, nil, err
 	}
-	reqs := n.requestsLocked(queue)
+	if len(n.queue) == 0 {
+		return nil, nil, errs.New(errs.State, "namespace must contain at least one queued VM to launch VMs")
+	}
+	reqs := n.requestsLocked(n.queue)
+	n.queue, n.plan = nil, false
 	run := &Run{Start: time.Now(), Total: len(reqs), Hosts: len(n.hosts)}
 	n.runs = append(n.runs, run)
-	n.mu.Unlock()
+	return reqs, run, nil
+}
 
+// launch makes the VMs of one pass over the queue.
+func (n *Namespace) launch(ctx context.Context, reqs []vm.Request, run *Run, progress func(done, failed, total int)) error {
 	var last int
 	err := n.registry.opts.VMs.Launch(ctx, reqs, func(done, failed int) {
 		n.mu.Lock()
