@@ -10,6 +10,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"minimega/internal/host/hosttest"
 	"minimega/internal/vm"
 )
 
@@ -45,6 +46,7 @@ func spec(t testing.TB, id int, c *vm.Config) *vm.Spec {
 	if err != nil {
 		t.Fatal(err)
 	}
+	hosttest.Machine{Marks: []string{dir}}.Check(t) // after the clean-ups that follow
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	return &vm.Spec{ID: id, Name: "test-" + filepath.Base(dir), Dir: dir, Config: c, Log: slog.New(slog.DiscardHandler)}
 }
