@@ -263,11 +263,6 @@ func (m *Manager) StopVM(ctx context.Context, namespace, vm string) (int, error)
 	return m.Stop(ctx, func(s Spec) bool { return s.Namespace == namespace && s.VM == vm && s.Bridge == "" })
 }
 
-// StopBridge ends the captures of a bridge.
-func (m *Manager) StopBridge(ctx context.Context, namespace, bridge string) (int, error) {
-	return m.Stop(ctx, func(s Spec) bool { return s.Namespace == namespace && s.Bridge == bridge && bridge != "" })
-}
-
 // StopAll ends all captures of a namespace.
 func (m *Manager) StopAll(ctx context.Context, namespace string) (int, error) {
 	return m.Stop(ctx, func(s Spec) bool { return s.Namespace == namespace })

@@ -63,14 +63,7 @@ func (m *Manager) restore(ctx context.Context, s *saved, e *journal.Entry, links
 }
 
 // Forget drops what an earlier process left without taking it up.
-func (m *Manager) Forget() error {
-	entries, err := m.journal.Entries()
-	failed := []error{err}
-	for _, e := range entries {
-		failed = append(failed, e.Remove())
-	}
-	return errors.Join(failed...)
-}
+func (m *Manager) Forget() error { return m.journal.Clear() }
 
 // resumption is how a capture goes on that an earlier process began.
 type resumption struct {

@@ -189,5 +189,6 @@ func (d *Deps) clearCapture(ctx context.Context, c *Call) (*minicli.Response, er
 
 // EndCaptures ends all captures of a namespace.
 func (d *Deps) EndCaptures(ctx context.Context, ns string) error {
-	return d.endCaptures(ctx, func(s capture.Spec) bool { return s.Namespace == ns })
+	_, err := d.Captures.StopAll(ctx, ns)
+	return err
 }

@@ -95,6 +95,16 @@ func (j *Journal) Entries() ([]*Entry, error) {
 	return list, errors.Join(failed...)
 }
 
+// Clear removes every entry: nobody will take up what they tell of.
+func (j *Journal) Clear() error {
+	entries, err := j.Entries()
+	failed := []error{err}
+	for _, e := range entries {
+		failed = append(failed, e.Remove())
+	}
+	return errors.Join(failed...)
+}
+
 func (e *Entry) number() int {
 	n, _ := strconv.Atoi(strings.TrimSuffix(filepath.Base(e.path), suffix)) // 0 will do for others
 	return n

@@ -97,14 +97,7 @@ func (m *Manager) restore(ctx context.Context, s *saved, e *journal.Entry, find 
 }
 
 // Forget drops what an earlier process left without taking it up.
-func (m *Manager) Forget() error {
-	entries, err := m.journal.Entries()
-	failed := []error{err}
-	for _, e := range entries {
-		failed = append(failed, e.Remove())
-	}
-	return errors.Join(failed...)
-}
+func (m *Manager) Forget() error { return m.journal.Clear() }
 
 // resumption is how a recording goes on that an earlier process began. A nil
 // one is a recording that begins.
