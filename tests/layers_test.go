@@ -22,12 +22,15 @@ var layers = [][]string{
 	{"internal/api"},
 	{"internal/command"},
 	{"internal/namespace"},
-	{"internal/vm", "internal/network", "internal/capture", "internal/record", "internal/jobs", "internal/optimize", "internal/disk", "internal/vlan", "internal/minilog", "internal/fetch", "internal/image", "internal/rfbplay"},
+	{"internal/cluster"},
+	{"internal/scheduler"},
+	{"internal/vm", "internal/network", "internal/capture", "internal/record", "internal/jobs", "internal/optimize", "internal/disk", "internal/vlan", "internal/minilog", "internal/fetch", "internal/image", "internal/rfbplay", "internal/deploy"},
 	{"internal/vm/kvm", "internal/vm/container", "internal/vm/android", "internal/network/linux", "internal/network/networktest", "internal/guest", "internal/qmp"},
 	{"internal/basedir", "internal/statefile", "internal/journal", "internal/prompt"},
 	{"internal/host", "internal/rootless"},
 	{"internal/undo", "internal/errs", "internal/version"},
-	{"pkg/miniclient", "pkg/minicli", "pkg/vnc", "pkg/ranges"},
+	{"pkg/miniclient", "pkg/minicli", "pkg/vnc", "pkg/ranges", "pkg/iomeshage"},
+	{"pkg/meshage"},
 }
 
 // up lists the imports that go up, each with its reason.
