@@ -72,6 +72,7 @@ func FuzzCompile(f *testing.F) {
 		if err != nil || again.Pattern != cmd.Pattern {
 			t.Fatalf("compiled again: %v, %v", again, err)
 		}
+		checkLine(t, c, cmd)
 	})
 }
 
