@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"minimega/bench/figure"
-	"minimega/internal/vm/container/stage"
+	"minimega/internal/host/stage"
 	"minimega/pkg/miniclient"
 )
 

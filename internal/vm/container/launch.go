@@ -16,10 +16,10 @@ import (
 
 	"minimega/internal/errs"
 	"minimega/internal/host"
+	"minimega/internal/host/stage"
 	"minimega/internal/undo"
 	"minimega/internal/vm"
 	"minimega/internal/vm/container/cgroup"
-	"minimega/internal/vm/container/stage"
 )
 
 // Names in the instance directory.

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
-	"minimega/internal/vm/container/stage"
+	"minimega/internal/host/stage"
 )
 
 // Descriptors that the keeper is started with.

@@ -204,12 +204,12 @@ func (p *Program) table() ([]byte, error) {
 // put into our own program.
 func machineCode() (text []byte, machine uint16, err error) {
 	if elfMachine == 0 {
-		return nil, 0, errors.New("containers are not supported on processors of this kind")
+		return nil, 0, errors.New("programs of system calls cannot be made for processors of this kind")
 	}
 	start, end := code()
 	size := uintptr(end) - uintptr(start)
 	if size == 0 || size > dataOff {
-		return nil, 0, errors.New("the linker moved the code of the first stage")
+		return nil, 0, errors.New("the linker moved the code of the interpreter")
 	}
 	return unsafe.Slice((*byte)(start), size), elfMachine, nil
 }

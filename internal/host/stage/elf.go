@@ -12,7 +12,7 @@ import (
 func image(machine uint16, code, data []byte) ([]byte, error) {
 	const headers = 64 + 3*56
 	if headers+len(code) > dataOff {
-		return nil, errors.New("the code of the first stage is too long")
+		return nil, errors.New("the code of the interpreter is too long")
 	}
 	h := elf.Header64{
 		Type: uint16(elf.ET_EXEC), Machine: machine, Version: uint32(elf.EV_CURRENT), Entry: codeAddr + headers,
