@@ -1,0 +1,164 @@
+package cluster
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+
+	"minimega/pkg/minicli"
+)
+
+// Responses are what a command answered on a host, in a form that is fast to
+// read: a table of thousands of rows takes one copy and two slices of memory.
+//
+// The form: lengths and counts are unsigned varints; a text is its length and
+// its bytes; a list that may be nil is 0 for nil, else its length plus one.
+type Responses minicli.Responses
+
+// AppendBinary writes the responses.
+func (rs Responses) AppendBinary(b []byte) ([]byte, error) {
+	b = binary.AppendUvarint(b, uint64(len(rs)))
+	for _, r := range rs {
+		b = appendText(appendText(appendText(b, r.Host), r.Response), r.Error)
+		data := []byte(nil)
+		if r.Data != nil {
+			var err error
+			if data, err = json.Marshal(r.Data); err != nil {
+				return nil, err
+			}
+		}
+		b = appendText(b, string(data))
+		b = appendList(b, r.Header)
+		if r.Tabular == nil {
+			b = append(b, 0)
+			continue
+		}
+		b = binary.AppendUvarint(b, uint64(len(r.Tabular))+1)
+		for _, row := range r.Tabular {
+			b = appendList(b, row)
+		}
+	}
+	return b, nil
+}
+
+func appendText(b []byte, s string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}
+
+func appendList(b []byte, list []string) []byte {
+	if list == nil {
+		return append(b, 0)
+	}
+	b = binary.AppendUvarint(b, uint64(len(list))+1)
+	for _, s := range list {
+		b = appendText(b, s)
+	}
+	return b
+}
+
+var errMalformed = errors.New("malformed responses")
+
+// UnmarshalBinary reads what AppendBinary wrote. Data becomes a
+// json.RawMessage.
+func (rs *Responses) UnmarshalBinary(payload []byte) error {
+	r := reader{rest: string(payload)}
+	n := r.count(6) // a response is at least six bytes
+	list := make(Responses, 0, n)
+	for range n {
+		list = append(list, r.response())
+	}
+	if r.bad || r.rest != "" {
+		return errMalformed
+	}
+	*rs = list
+	return nil
+}
+
+// reader takes values from the front of a text. After a mistake everything is
+// empty and bad is set.
+type reader struct {
+	rest  string
+	bad   bool
+	cells []string // the unused rest of a slab
+}
+
+func (r *reader) number() uint64 {
+	var n uint64
+	for i := 0; i < len(r.rest) && i < binary.MaxVarintLen64; i++ {
+		c := r.rest[i]
+		if n |= uint64(c&0x7f) << (7 * i); c < 0x80 {
+			r.rest = r.rest[i+1:]
+			return n
+		}
+	}
+	r.fail()
+	return 0
+}
+
+func (r *reader) fail() { r.bad, r.rest = true, "" }
+
+// count reads a number of things of at least size bytes each.
+func (r *reader) count(size int) int {
+	n := r.number()
+	if n > uint64(len(r.rest)/size) {
+		r.fail()
+		return 0
+	}
+	return int(n)
+}
+
+func (r *reader) text() string {
+	n := r.count(1)
+	s := r.rest[:n]
+	r.rest = r.rest[n:]
+	return s
+}
+
+// optional reads the length of a list that may be nil.
+func (r *reader) optional() (n int, ok bool) {
+	m := r.number()
+	if m == 0 {
+		return 0, false
+	}
+	if m-1 > uint64(len(r.rest)) {
+		r.fail()
+		return 0, false
+	}
+	return int(m - 1), true
+}
+
+func (r *reader) list() []string {
+	n, ok := r.optional()
+	if !ok {
+		return nil
+	}
+	if n > len(r.cells) {
+		r.cells = make([]string, max(n, min(4096, len(r.rest))))
+	}
+	list := r.cells[:n:n]
+	r.cells = r.cells[n:]
+	for i := range list {
+		list[i] = r.text()
+	}
+	return list
+}
+
+func (r *reader) response() *minicli.Response {
+	resp := &minicli.Response{Host: r.text(), Response: r.text(), Error: r.text()}
+	if data := r.text(); data != "" {
+		if !json.Valid([]byte(data)) {
+			r.fail()
+		}
+		resp.Data = json.RawMessage(data)
+	}
+	resp.Header = r.list()
+	n, ok := r.optional()
+	if !ok {
+		return resp
+	}
+	resp.Tabular = make([][]string, n)
+	for i := range resp.Tabular {
+		resp.Tabular[i] = r.list()
+	}
+	return resp
+}
