@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 func TestCompile(t *testing.T) {
@@ -66,7 +67,7 @@ func TestArguments(t *testing.T) {
 		Strings:  map[string]string{"vm": "my vm", "interface": "0,1", "name": "bond0"},
 		Choices:  map[string]bool{"bond": true, "active-backup": true, "passive": true, "qinq": true},
 	}
-	if d := cmp.Diff(want, got); d != "" {
+	if d := cmp.Diff(want, got, cmpopts.IgnoreUnexported(Command{})); d != "" {
 		t.Error(d)
 	}
 	got = mustCompile(t, c, `vm config disks a.qc2,writeback "" c`)

@@ -17,7 +17,7 @@ func checkLine(t *testing.T, c *CLI, cmd *Command) {
 	if err != nil {
 		t.Fatalf("%q became %q: %v", cmd.Original, cmd.Line(), err)
 	}
-	opts := []cmp.Option{cmpopts.IgnoreFields(Command{}, "Handler", "Original"), cmpopts.EquateEmpty()}
+	opts := []cmp.Option{cmpopts.IgnoreFields(Command{}, "Handler", "Original"), cmpopts.IgnoreUnexported(Command{}), cmpopts.EquateEmpty()}
 	if diff := cmp.Diff(cmd, again, opts...); diff != "" {
 		t.Fatalf("%q became %q: %s", cmd.Original, cmd.Line(), diff)
 	}
@@ -42,5 +42,20 @@ func TestClone(t *testing.T) {
 	clone.Strings["name"], clone.Sub.Lists["args"][0] = "bar", "c"
 	if cmd.Str("name") != "foo" || cmd.Sub.List("args")[0] != "a" {
 		t.Errorf("a change of the copy shows in %q", cmd.Line())
+	}
+}
+
+func TestTyped(t *testing.T) {
+	c := language(t)
+	cmd := mustCompile(t, c, "namespace $a echo $b c")
+	for n := cmd; n != nil; n = n.Sub {
+		for range 2 {
+			if err := n.Preprocess(func(s string) (string, error) { return s + "!", nil }); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if got := cmd.Line() + " | " + cmd.Typed().Line(); got != "namespace $a!! echo $b!! c!! | namespace $a echo $b c" {
+		t.Error(got)
 	}
 }

@@ -47,6 +47,14 @@ type Command struct {
 	Lists    map[string][]string
 	Choices  map[string]bool // every option chosen, by its full text
 	Sub      *Command        // nested command, or nil
+
+	typed *arguments // as they were before the first Preprocess, nil for none
+}
+
+// arguments are those of a command that Preprocess changes.
+type arguments struct {
+	strings map[string]string
+	lists   map[string][]string
 }
 
 // Nop reports whether the line was only a comment.

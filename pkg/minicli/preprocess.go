@@ -34,6 +34,23 @@ func (c *Command) Preprocess(f func(string) (string, error)) error {
 		}
 		lists[key] = list
 	}
+	if c.typed == nil {
+		c.typed = &arguments{c.Strings, c.Lists}
+	}
 	c.Strings, c.Lists = strs, lists
 	return nil
+}
+
+// Typed returns a copy of the command, nested ones included, whose arguments
+// are those from before any Preprocess.
+func (c *Command) Typed() *Command {
+	if c == nil {
+		return nil
+	}
+	n := *c
+	if c.typed != nil {
+		n.Strings, n.Lists = c.typed.strings, c.typed.lists
+	}
+	n.Sub = c.Sub.Typed()
+	return n.Clone()
 }
