@@ -1,6 +1,7 @@
 package vlan
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,19 +21,29 @@ const rulesSuffix = ".json"
 type rules struct {
 	Ranges    map[string]Range
 	Blacklist []int
+
+	// What hosts agree with, so that it goes on where it was.
+	Origin string
+	Clock  uint64
+	Floor  uint32
+	Shared bool
+	Claims []Claim
 }
 
 func (r *Registry) rulesText() []byte {
 	r.mu.Lock()
-	o := rules{Ranges: map[string]Range{}, Blacklist: slices.Sorted(maps.Keys(r.black))}
+	o := rules{Ranges: map[string]Range{}, Blacklist: slices.Sorted(maps.Keys(r.black)),
+		Origin: r.origin, Clock: r.clock, Floor: r.floor, Shared: r.shared, Claims: slices.Collect(maps.Values(r.claims))}
 	for ns, rg := range r.ranges {
 		o.Ranges[ns] = *rg
 	}
 	r.mu.Unlock()
-	text, err := json.MarshalIndent(o, "", "\t")
+	sortClaims(o.Claims)
+	text, err := json.Marshal(o)
 	if err != nil { // plain data always marshals
 		return []byte(err.Error())
 	}
+	text = bytes.ReplaceAll(text, []byte(`},{"ns"`), []byte("},\n{\"ns\"")) // a claim a line; in strings quotes are escaped
 	return append(text, '\n')
 }
 
@@ -52,10 +63,10 @@ func (r *Registry) Adopt() (bool, error) {
 	if err := json.Unmarshal(text, &o); err != nil {
 		return false, fmt.Errorf("%s: %w", r.path+rulesSuffix, err)
 	}
-	failed := []error{r.adoptRules(o)}
+	failed := []error{r.adoptClaims(o), r.adoptRules(o)}
 	f, err := os.Open(r.path)
 	if err == nil {
-		err = errors.Join(r.Load(f), f.Close())
+		err = errors.Join(r.adoptRows(f), f.Close())
 	}
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		failed = append(failed, fmt.Errorf("%s: %w", r.path, err))
@@ -77,11 +88,51 @@ func (r *Registry) adoptRules(o rules) error {
 	}
 	r.mu.Lock()
 	for _, n := range o.Blacklist {
-		if n >= 0 && n < Max {
-			r.black[n] = true
+		if n >= 0 && n < Max && !r.black[n] {
+			r.reserveLocked(n)
 		}
 	}
 	r.mu.Unlock()
+	return errors.Join(failed...)
+}
+
+// adoptClaims takes over what was agreed on with others.
+func (r *Registry) adoptClaims(o rules) error {
+	good, err := checked(o.Claims)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if o.Origin != "" && len(o.Origin) <= maxName && clean(o.Origin) {
+		r.origin = o.Origin
+	}
+	r.clock, r.floor, r.shared = min(max(r.clock, o.Clock), maxClock), o.Floor, o.Shared
+	for _, c := range good {
+		r.clock = max(r.clock, c.Clock)
+		r.claims.join(c)
+	}
+	r.reassignLocked()
+	return err
+}
+
+// adoptRows reads the first file, which shows the numbers of this host, for
+// those aliases that the claims say nothing of: it may come from a program that
+// knew no claims, or be newer than they.
+func (r *Registry) adoptRows(from io.Reader) error {
+	rows, err := parse(from)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var failed []error
+	for _, row := range rows {
+		if r.numbers[row.key] == row.vlan && r.names[row.vlan] == row.key {
+			continue
+		}
+		if err := r.addLocked(row.key, row.vlan); err != nil {
+			failed = append(failed, fmt.Errorf("line %d: %w", row.line, err))
+		}
+	}
+	r.changed()
 	return errors.Join(failed...)
 }
 

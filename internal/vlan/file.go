@@ -44,10 +44,16 @@ func (r *Registry) Load(from io.Reader) error {
 	defer r.mu.Unlock()
 	seenKey, seenVLAN := maps.Clone(r.numbers), maps.Clone(r.names)
 	for _, row := range rows {
-		if err := r.addLocked(row.key, row.vlan); err != nil {
-			r.numbers, r.names = seenKey, seenVLAN
-			return fmt.Errorf("line %d: %w", row.line, err)
+		if _, ok := seenKey[row.key]; ok {
+			return fmt.Errorf("line %d: %w", row.line, errAlias)
 		}
+		if _, ok := seenVLAN[row.vlan]; ok {
+			return fmt.Errorf("line %d: %w", row.line, errVLAN)
+		}
+		seenKey[row.key], seenVLAN[row.vlan] = row.vlan, row.key
+	}
+	for _, row := range rows {
+		r.claimLocked(row.key, row.vlan)
 	}
 	r.changed()
 	return nil

@@ -1,9 +1,13 @@
 // Package vlan owns the names of VLANs: aliases per namespace, the ranges that
 // they are allocated from, and the numbers that allocation must leave alone.
+//
+// Hosts of a mesh agree on the numbers by claims: see Claim for what they agree
+// on, and Peers for how. A host alone needs none of it.
 package vlan
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -39,6 +43,9 @@ type Alias struct {
 
 type key struct{ ns, alias string }
 
+// reservation is the name under which a number is kept from allocation.
+func reservation(n int) key { return key{alias: strconv.Itoa(n)} }
+
 func (k key) String() string { return k.ns + separator + k.alias }
 
 // Registry knows all aliases of this host. Methods may be called by any goroutine.
@@ -49,16 +56,18 @@ type Registry struct {
 	rules *statefile.File // ranges and blacklist, for a later daemon
 
 	mu      sync.Mutex // guards the fields below; never held over I/O
+	claims  table      // what is known; the next three follow from it
 	numbers map[key]int
 	names   map[int]key // the inverse of numbers
-	ranges  map[string]*Range
 	black   map[int]bool
+	ranges  map[string]*Range
+	agreement
 }
 
 // New returns an empty registry that shows itself in the file at path (""
 // writes none). The default range is 101-4096.
 func New(path string, log *slog.Logger) *Registry {
-	r := &Registry{path: path, log: log}
+	r := &Registry{path: path, log: log, claims: table{}, agreement: newAgreement()}
 	r.resetLocked()
 	if path != "" {
 		r.file = statefile.New(path, r.Text, log)
@@ -74,8 +83,11 @@ func (r *Registry) resetLocked() {
 	r.black = map[int]bool{}
 }
 
-// Close writes what is due to the file.
+// Close parts from the peers, waits for renumberings and writes what is due to
+// the file.
 func (r *Registry) Close() error {
+	r.SetPeers(nil)
+	r.closeAgreement()
 	if r.file == nil {
 		return nil
 	}
@@ -114,11 +126,17 @@ var (
 	errEmpty  = errs.New(errs.Invalid, "VLAN must be non-empty string")
 )
 
-// Resolve turns what was typed for a VLAN into its number: an integer from 0
-// to 4095, which allocation leaves alone from then on, or an alias of ns, or
-// "namespace//alias". An alias that is not known is allocated. alias is spec
-// as typed, or "" for an integer.
+// Resolve is ResolveContext for those who have nothing to wait less for.
 func (r *Registry) Resolve(ns, spec string) (vlan int, alias string, err error) {
+	return r.ResolveContext(context.Background(), ns, spec)
+}
+
+// ResolveContext turns what was typed for a VLAN into its number: an integer
+// from 0 to 4095, which allocation leaves alone from then on, or an alias of ns,
+// or "namespace//alias". An alias that is not known is allocated, after asking
+// the peers, for a second at most and no longer than ctx lasts. alias is spec as
+// typed, or "" for an integer.
+func (r *Registry) ResolveContext(ctx context.Context, ns, spec string) (vlan int, alias string, err error) {
 	if spec == "" {
 		return 0, "", errEmpty
 	}
@@ -132,17 +150,28 @@ func (r *Registry) Resolve(ns, spec string) (vlan int, alias string, err error) 
 	if err != nil {
 		return 0, "", err
 	}
-	r.mu.Lock()
-	n, ok := r.numbers[k]
-	if !ok {
-		n, err = r.allocateLocked(k)
+	ctx, cancel := context.WithTimeout(ctx, agreeTime)
+	defer cancel()
+	for {
+		n, ok, wait := r.settled(k)
+		if ok && wait == nil {
+			return n, spec, nil
+		}
+		if wait == nil {
+			break
+		}
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			if ok {
+				return n, spec, nil // a number is better than none
+			}
+			return 0, "", ctx.Err()
+		}
 	}
-	r.mu.Unlock()
+	n, err := r.allocate(ctx, k)
 	if err != nil {
 		return 0, "", err
-	}
-	if !ok {
-		r.keep()
 	}
 	return n, spec, nil
 }
@@ -201,16 +230,16 @@ func clean(s string) bool {
 }
 
 // allocateLocked gives k the next free number of its namespace's range.
-func (r *Registry) allocateLocked(k key) (int, error) {
+func (r *Registry) allocateLocked(k key) error {
 	rg := r.rangeLocked(k.ns)
 	n := r.nextLocked(k.ns, rg)
 	if n == rg.Max {
-		return 0, errs.WithRemedy(errs.New(errs.Resource, "out of VLANs"),
+		return errs.WithRemedy(errs.New(errs.Resource, "out of VLANs"),
 			fmt.Sprintf("all of %d-%d is in use: `clear vlans` frees, `vlans range` widens", rg.Min, rg.Max))
 	}
-	r.numbers[k], r.names[n] = n, k
+	r.claimLocked(k, n)
 	rg.Next = n + 1
-	return n, nil
+	return nil
 }
 
 // Add gives the number to the alias of ns.
@@ -225,25 +254,26 @@ func (r *Registry) Add(ns, alias string, vlan int) error {
 	if vlan < 0 || vlan >= Max {
 		return errNumber
 	}
-	r.mu.Lock()
-	err = r.addLocked(k, vlan)
-	r.mu.Unlock()
-	if err == nil {
-		r.keep()
-	}
-	return err
+	ctx, cancel := context.WithTimeout(context.Background(), agreeTime)
+	defer cancel()
+	return r.add(ctx, k, vlan)
 }
 
 func (r *Registry) addLocked(k key, vlan int) error {
 	if _, ok := r.numbers[k]; ok {
-		return errs.New(errs.Exists, "alias already in use")
+		return errAlias
 	}
 	if _, ok := r.names[vlan]; ok {
-		return errs.New(errs.Exists, "vlan already in use")
+		return errVLAN
 	}
-	r.numbers[k], r.names[vlan] = vlan, k
+	r.claimLocked(k, vlan)
 	return nil
 }
+
+var (
+	errAlias = errs.New(errs.Exists, "alias already in use")
+	errVLAN  = errs.New(errs.Exists, "vlan already in use")
+)
 
 // Print shows a number the way `vm info` does to a reader in ns: "a (101)",
 // "other//a (101)", "101" or "disconnected".
@@ -297,10 +327,13 @@ func (r *Registry) Blacklist(vlan int) error {
 	}
 	r.mu.Lock()
 	known := r.black[vlan]
-	r.black[vlan] = true
+	if !known {
+		r.reserveLocked(vlan)
+	}
 	r.mu.Unlock()
 	if !known {
 		r.keep()
+		r.publish()
 	}
 	return nil
 }
@@ -315,11 +348,13 @@ func (r *Registry) Blacklisted() []int {
 // Clear forgets the aliases of ns that start with prefix. The prefix "all"
 // resets everything, of all namespaces: aliases, ranges, blacklist.
 func (r *Registry) Clear(ns, prefix string) {
+	defer r.publish()
 	defer r.keep()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if prefix == "all" {
 		def := r.ranges[Default]
+		r.forgetLocked(func(key) bool { return true })
 		r.resetLocked()
 		r.ranges[Default] = &Range{Min: def.Min, Max: def.Max, Next: def.Min}
 	} else {
@@ -330,6 +365,7 @@ func (r *Registry) Clear(ns, prefix string) {
 
 // DeleteNamespace forgets the aliases and the range of ns. The default range stays.
 func (r *Registry) DeleteNamespace(ns string) {
+	defer r.publish()
 	defer r.keep()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -338,13 +374,4 @@ func (r *Registry) DeleteNamespace(ns string) {
 		delete(r.ranges, ns)
 	}
 	r.changed()
-}
-
-func (r *Registry) forgetLocked(which func(key) bool) {
-	for k, n := range r.numbers {
-		if which(k) {
-			delete(r.numbers, k)
-			delete(r.names, n)
-		}
-	}
 }
