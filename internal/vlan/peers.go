@@ -209,7 +209,7 @@ func (r *Registry) agree(ctx context.Context, k key, mayMove bool, claim func() 
 	}
 	r.mu.Unlock()
 	if peers != nil {
-		r.negotiate(ctx, peers, k, mayMove)
+		r.negotiate(ctx, peers, k, mayMove, claim)
 		r.mu.Lock()
 		delete(r.pending, k)
 		r.mu.Unlock()
@@ -220,8 +220,9 @@ func (r *Registry) agree(ctx context.Context, k key, mayMove bool, claim func() 
 	return nil
 }
 
-// negotiate proposes the claim of k until nobody objects.
-func (r *Registry) negotiate(ctx context.Context, peers Peers, k key, mayMove bool) {
+// negotiate proposes the claim of k until nobody objects. Where others remember
+// later deletions of the alias than we do, it is claimed again.
+func (r *Registry) negotiate(ctx context.Context, peers Peers, k key, mayMove bool, claim func() error) {
 	for range agreeRounds {
 		r.mu.Lock()
 		c := r.claims[k]
@@ -239,6 +240,9 @@ func (r *Registry) negotiate(ctx context.Context, peers Peers, k key, mayMove bo
 			r.log.Warn("another host objects to a VLAN with what makes no sense", "err", err)
 		}
 		r.mu.Lock()
+		if r.claims[k].Deleted {
+			_ = claim() // if it fails there is no number, which the caller sees
+		}
 		if mayMove {
 			r.evadeLocked(k)
 		}
