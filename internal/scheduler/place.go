@@ -1,0 +1,254 @@
+package scheduler
+
+import "math"
+
+// state is a host while VMs are placed.
+type state struct {
+	load                float64
+	vms, cpus, mem, net int // committed
+	// What must not be exceeded, math.MaxInt for no limit; tolerates shrinks
+	// with the VMs that come.
+	maxVMs, maxCPUs, maxMem, tolerates int
+	physical                           int // MiB
+	per                                float64
+	added                              int32
+	down                               bool
+}
+
+// placer owns the hosts of one pass.
+type placer struct {
+	problem *Problem
+	bundled *bundled
+	hosts   []state
+	places  [][]int32
+	near    queue // hosts that hold the demand at hand
+	over    queue // hosts that hold it only beyond their physical memory
+}
+
+func newPlacer(p *Problem, b *bundled) *placer {
+	s := &placer{problem: p, bundled: b, hosts: make([]state, len(p.Hosts)), places: make([][]int32, len(p.Groups))}
+	total := 0
+	for i := range p.Groups {
+		total += p.Groups[i].Len()
+	}
+	room := make([]int32, total)
+	for i := range p.Groups {
+		n := p.Groups[i].Len()
+		s.places[i], room = room[:n:n], room[n:]
+	}
+	for i := range p.Hosts {
+		s.hosts[i] = p.state(&p.Hosts[i])
+	}
+	return s
+}
+
+func (p *Problem) state(h *Host) state {
+	s := state{
+		vms: h.VMs, cpus: h.CPUCommit, mem: h.MemCommit, net: h.NetCommit, physical: h.MemMB, down: h.Down != "",
+		maxVMs: math.MaxInt, maxCPUs: p.Limits.cpus(h.CPUs), maxMem: p.Limits.memory(h.MemMB), tolerates: math.MaxInt,
+	}
+	if h.Limit >= 0 {
+		s.maxVMs = h.Limit
+	}
+	if p.Limits.VMs > 0 {
+		s.maxVMs = min(s.maxVMs, p.Limits.VMs)
+	}
+	if h.Tolerates > 0 {
+		s.tolerates = h.Tolerates
+	}
+	switch p.Metric {
+	case MemCommit:
+		s.per = float64(max(1, h.MemMB))
+	case NetCommit:
+		s.per = 1
+	default:
+		s.per = float64(max(1, h.CPUs))
+	}
+	s.measure(p.Metric)
+	return s
+}
+
+func (s *state) measure(m Metric) {
+	commit := s.cpus
+	switch m {
+	case MemCommit:
+		commit = s.mem
+	case NetCommit:
+		commit = s.net
+	}
+	s.load = float64(commit) / s.per
+}
+
+// holds reports whether the limits allow the demand.
+func (s *state) holds(d *demand) bool {
+	return !s.down && s.shares(d) && s.lacks(d) == 0
+}
+
+// The resources that limits are about.
+type resource uint8
+
+const (
+	memory resource = 1 << iota
+	cpus
+	vms
+)
+
+// lacks tells what the host has too little of.
+func (s *state) lacks(d *demand) (r resource) {
+	if d.mem > s.maxMem-s.mem && d.mem > 0 {
+		r |= memory
+	}
+	if d.cpus > s.maxCPUs-s.cpus && d.cpus > 0 {
+		r |= cpus
+	}
+	if d.vms > s.maxVMs-s.vms {
+		r |= vms
+	}
+	return r
+}
+
+// shares reports whether the VMs there and those that come accept each other.
+func (s *state) shares(d *demand) bool {
+	return s.vms+d.vms <= min(s.tolerates, d.tolerates)
+}
+
+// has reports whether the demand fits the physical memory.
+func (s *state) has(d *demand) bool { return d.mem == 0 || s.mem+d.mem <= s.physical }
+
+func (s *state) take(d *demand, m Metric) {
+	s.vms += d.vms
+	s.cpus += d.cpus
+	s.mem += d.mem
+	s.net += d.nics
+	s.tolerates = min(s.tolerates, d.tolerates)
+	s.added += int32(d.vms)
+	s.measure(m)
+}
+
+// noFit says that a VM, with what follows it, has no place.
+type noFit struct {
+	placer *placer
+	seat   seat
+	demand demand
+	host   int32 // where it had to be, -1 for anywhere
+}
+
+func (n *noFit) Error() string { return "does not fit" }
+
+// place goes through the units. Units of equal demand that may go anywhere
+// share their queues of hosts: only they change the hosts meanwhile.
+func (s *placer) place(units []unit, demands []demand) error {
+	ready := int32(-1)
+	for i := range units {
+		u := &units[i]
+		d := &demands[u.class]
+		if !u.fixed && ready != u.class {
+			s.fill(d)
+			ready = u.class
+		}
+		if err := s.unit(u, d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *placer) unit(u *unit, d *demand) error {
+	if u.vm >= 0 {
+		return s.seat(seat{u.group, u.vm}, d)
+	}
+	leaders := s.bundled.leaders[u.group]
+	for vm := range u.size {
+		if len(leaders) > 0 && leaders[0] == vm {
+			leaders = leaders[1:]
+			continue
+		}
+		if err := s.seat(seat{u.group, vm}, d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// seat places one VM and those that follow it.
+func (s *placer) seat(at seat, d *demand) error {
+	host := s.bundled.fixed[at.group]
+	if host < 0 {
+		q := s.next(d)
+		if q == nil {
+			return &noFit{s, at, *d, -1}
+		}
+		host = q.hosts[0]
+		s.hosts[host].take(d, s.problem.Metric)
+		q.down(0)
+	} else {
+		if !s.hosts[host].holds(d) {
+			return &noFit{s, at, *d, host}
+		}
+		s.hosts[host].take(d, s.problem.Metric)
+	}
+	s.places[at.group][at.vm] = host
+	if s.bundled.with == nil {
+		return nil
+	}
+	for _, g := range s.bundled.dragging[at] {
+		for i := range s.places[g] {
+			s.places[g][i] = host
+		}
+	}
+	return nil
+}
+
+// fill makes the queues for a demand.
+func (s *placer) fill(d *demand) {
+	s.near.reset(s.hosts)
+	s.over.reset(s.hosts)
+	for i := range s.hosts {
+		switch h := &s.hosts[i]; {
+		case !h.holds(d):
+		case h.has(d):
+			s.near.hosts = append(s.near.hosts, int32(i))
+		default:
+			s.over.hosts = append(s.over.hosts, int32(i))
+		}
+	}
+	s.near.order()
+	s.over.order()
+}
+
+// next returns the queue whose first host is to take the demand, nil if none
+// holds it. Hosts only ever get fuller, so what does not hold it is dropped.
+func (s *placer) next(d *demand) *queue {
+	for len(s.near.hosts) > 0 {
+		h := s.near.hosts[0]
+		holds, has := s.hosts[h].holds(d), s.hosts[h].has(d)
+		if holds && has {
+			return &s.near
+		}
+		s.near.pop()
+		if holds {
+			s.over.push(h)
+		}
+	}
+	for len(s.over.hosts) > 0 {
+		if s.hosts[s.over.hosts[0]].holds(d) {
+			return &s.over
+		}
+		s.over.pop()
+	}
+	return nil
+}
+
+func (s *placer) result() *Result {
+	r := &Result{Hosts: make([]Prediction, len(s.hosts)), Places: s.places}
+	for i := range s.hosts {
+		h := &s.hosts[i]
+		to := &r.Hosts[i]
+		*to = Prediction{Host: s.problem.Hosts[i], New: int(h.added)}
+		to.VMs, to.CPUCommit, to.MemCommit, to.NetCommit = h.vms, h.cpus, h.mem, h.net
+		if h.tolerates < math.MaxInt {
+			to.Tolerates = h.tolerates
+		}
+	}
+	return r
+}

@@ -1,0 +1,169 @@
+// Package scheduler decides on which host of a namespace each queued VM is
+// launched, and predicts how loaded the hosts are then. It is pure: it reads
+// no clock, file or network, and the same question gets the same answer.
+//
+// VMs that must be together form a bundle, which is placed as one. A bundle
+// goes to the host that has the least load and holds it; hosts whose physical
+// memory it would exceed come last, limits are never exceeded.
+package scheduler
+
+import (
+	"errors"
+
+	"minimega/internal/errs"
+)
+
+// Metric is how the load of a host is measured.
+type Metric string
+
+// The metrics, by the words of `ns load`.
+const (
+	CPUCommit Metric = "cpucommit" // virtual CPUs per processor
+	MemCommit Metric = "memcommit" // promised memory per memory
+	NetCommit Metric = "netcommit" // network interfaces
+)
+
+// Host is a host of the namespace, and what its VMs were promised.
+type Host struct {
+	Name                            string
+	CPUs, MemMB                     int // processors, MiB of physical memory
+	CPUCommit, MemCommit, NetCommit int // virtual CPUs, MiB, interfaces
+	VMs                             int // that live
+	Limit                           int // most VMs that the host takes, -1 for any number
+	// Tolerates is the most VMs that those on the host accept there by their
+	// coschedule limits, themselves included; 0 for any number.
+	Tolerates int
+	// Down says why the host can have no VMs at present, "" if it can.
+	Down string
+}
+
+// Load is how loaded the host is: a ratio, or for NetCommit a number.
+func (h *Host) Load(m Metric) float64 {
+	switch m {
+	case MemCommit:
+		return float64(h.MemCommit) / float64(max(1, h.MemMB))
+	case NetCommit:
+		return float64(h.NetCommit)
+	}
+	return float64(h.CPUCommit) / float64(max(1, h.CPUs))
+}
+
+// Group is VMs that share a configuration.
+type Group struct {
+	Names              []string // "" for a VM that gets its name later
+	Count              int      // how many VMs there are, if Names is empty
+	VCPUs, MemMB, NICs int      // of each VM; memory in MiB
+	Host               string   // where they must be: a name or `localhost`, "" for anywhere
+	Colocate           string   // the VM on whose host they must be, "" for none
+	Coschedule         int      // most other VMs that they accept on their host, -1 for any number
+}
+
+// Len is the number of VMs.
+func (g *Group) Len() int {
+	if len(g.Names) > 0 {
+		return len(g.Names)
+	}
+	return g.Count
+}
+
+func (g *Group) name(vm int) string {
+	if vm < len(g.Names) {
+		return g.Names[vm]
+	}
+	return ""
+}
+
+// Problem is what is to be scheduled. Of hosts that are equally loaded the one
+// that stands first is taken.
+type Problem struct {
+	Hosts    []Host
+	Groups   []Group
+	Existing map[string]string // host by VM, at least of those that Outside names
+	Metric   Metric            // "" for CPUCommit
+	Local    string            // what `localhost` means
+	Limits   Limits
+}
+
+// Prediction is a host as it will be.
+type Prediction struct {
+	Host
+	New int // VMs of the queue that it gets
+}
+
+// Result says where the VMs go.
+type Result struct {
+	Hosts    []Prediction // in the order of the problem
+	Places   [][]int32    // by group and VM, the index of its host in Hosts
+	Warnings []string     // one line each, of what is allowed but may go wrong
+}
+
+// HostOf names the host of a VM of a group.
+func (r *Result) HostOf(group, vm int) string { return r.Hosts[r.Places[group][vm]].Name }
+
+// Plan schedules all groups, or none. Errors are Invalid (the groups
+// contradict themselves), NotFound (a host or VM they name), Resource (they do
+// not fit; the remedy says what would help) and Unreachable (no host is up).
+func Plan(p *Problem) (*Result, error) {
+	r, err := p.plan()
+	var nf *noFit
+	if errors.As(err, &nf) {
+		return nil, p.explain(nf)
+	}
+	if err != nil {
+		return nil, err
+	}
+	r.Warnings = p.warnings(r)
+	return r, nil
+}
+
+// plan is Plan without explanations: what does not fit is a *noFit.
+func (p *Problem) plan() (*Result, error) {
+	hosts, err := p.index()
+	if err != nil {
+		return nil, err
+	}
+	b, err := p.bundles(hosts)
+	if err != nil {
+		return nil, err
+	}
+	units, demands := p.units(b)
+	s := newPlacer(p, b)
+	if err := s.place(units, demands); err != nil {
+		return nil, err
+	}
+	return s.result(), nil
+}
+
+// index numbers the hosts.
+func (p *Problem) index() (map[string]int32, error) {
+	switch p.Metric {
+	case "", CPUCommit, MemCommit, NetCommit:
+	default:
+		return nil, errs.New(errs.Invalid, "invalid load metric: `%s`", p.Metric)
+	}
+	if len(p.Hosts) == 0 {
+		return nil, errs.WithRemedy(errs.New(errs.State, "namespace must contain at least one host to launch VMs"), "`ns add-hosts localhost`")
+	}
+	index := make(map[string]int32, len(p.Hosts))
+	for i := range p.Hosts {
+		h := &p.Hosts[i]
+		if _, ok := index[h.Name]; ok {
+			return nil, errs.New(errs.Invalid, "host `%s` is given twice", h.Name)
+		}
+		index[h.Name] = int32(i)
+		for _, n := range []int{h.CPUs, h.MemMB, h.CPUCommit, h.MemCommit, h.NetCommit, h.VMs} {
+			if n < 0 || n > maxCommit {
+				return nil, errs.New(errs.Invalid, "host `%s` tells impossible figures: %+v", h.Name, *h)
+			}
+		}
+	}
+	return index, nil
+}
+
+// Bounds that keep sums from overflowing: a million VMs of maxDemand on a host
+// of maxCommit stay below 2^63.
+const (
+	maxCommit = 1 << 60
+	maxDemand = 1 << 40
+	maxVMs    = 1 << 22
+)
