@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"runtime/debug"
 
+	"minimega/internal/cluster"
 	"minimega/internal/command"
 	"minimega/internal/errs"
 	"minimega/pkg/minicli"
@@ -26,7 +27,11 @@ type Options struct {
 	// Preprocess expands one argument before a command runs. Nil leaves
 	// arguments as they are.
 	Preprocess func(ctx context.Context, arg string) (string, error)
-	Log        *slog.Logger
+	// Cluster leads to other hosts, and Hosts are those of a namespace. Both are
+	// nil for a daemon that is always alone.
+	Cluster *cluster.Cluster
+	Hosts   func(namespace string) []string
+	Log     *slog.Logger
 }
 
 // Router turns lines into commands and runs each where it belongs. It is
@@ -39,7 +44,11 @@ type Router struct {
 // NewRouter makes a router for the language cli, whose handlers carry their
 // *command.Command as Meta.
 func NewRouter(cli *minicli.CLI, opts Options) *Router {
-	return &Router{cli: cli, opts: opts}
+	r := &Router{cli: cli, opts: opts}
+	if opts.Cluster != nil {
+		cluster.Serve(opts.Cluster, remoteName, r.serve)
+	}
+	return r
 }
 
 // NewSession makes the session of a new client.
@@ -120,7 +129,7 @@ func (r *Router) preprocess(ctx context.Context, on bool, c *minicli.Command) er
 	if r.opts.Preprocess == nil {
 		return nil
 	}
-	for ; c != nil; c = c.Sub {
+	for ; c != nil && !elsewhere(c); c = c.Sub {
 		on = flagIn(c, ".preprocess", on)
 		if !on {
 			continue
@@ -132,20 +141,35 @@ func (r *Router) preprocess(ctx context.Context, on bool, c *minicli.Command) er
 	return nil
 }
 
+// elsewhere reports whether what is nested in c runs on other hosts only, which
+// expand its arguments.
+func elsewhere(c *minicli.Command) bool {
+	d, ok := c.Handler.Meta.(*command.Command)
+	return ok && d.Elsewhere
+}
+
 // route runs a command on the hosts that its scope names.
 func (r *Router) route(ctx context.Context, call *command.Call) error {
 	d, ok := call.Handler.Meta.(*command.Command)
 	if !ok {
 		return r.fail(call, r.opts.Host, errs.New(errs.Internal, "%q has no descriptor", call.Pattern))
 	}
-	switch d.Scope {
-	case command.Local, command.FanOut, command.VMTarget:
-		// The only host there is. A target that no host knows is an error
-		// here, and the same error.
-		return r.here(ctx, call, d)
-	default:
-		return r.fail(call, r.opts.Host, errs.New(errs.Internal, "%q has an unknown scope %d", call.Pattern, d.Scope))
+	if hosts := r.hosts(call, d); len(hosts) > 0 {
+		return r.everywhere(ctx, call, d, hosts)
 	}
+	return r.here(ctx, call, d)
+}
+
+// hosts are those that a command runs on; none means on this one, as most do.
+func (r *Router) hosts(call *command.Call, d *command.Command) []string {
+	if call.Remote || r.opts.Hosts == nil || d.Scope == command.Local && !call.Everywhere {
+		return nil
+	}
+	hosts := r.opts.Hosts(call.Namespace)
+	if len(hosts) == 1 && hosts[0] == r.opts.Host {
+		return nil
+	}
+	return hosts
 }
 
 // here runs a command on this host and answers with what it returns.

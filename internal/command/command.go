@@ -29,12 +29,15 @@ const (
 // is set: Run for the many that answer once, Stream for those that answer in
 // several batches or run other commands.
 type Command struct {
-	Patterns      []string
-	Short         string // one line for the list of commands
-	Long          string // the whole story, Markdown-free plain text
-	Scope         Scope
-	Run           func(context.Context, *Call) (*minicli.Response, error)
-	Stream        func(context.Context, *Call) error
+	Patterns []string
+	Short    string // one line for the list of commands
+	Long     string // the whole story, Markdown-free plain text
+	Scope    Scope
+	Run      func(context.Context, *Call) (*minicli.Response, error)
+	Stream   func(context.Context, *Call) error
+	// Elsewhere says that the nested command runs on other hosts only, which
+	// expand its arguments themselves.
+	Elsewhere     bool
 	Interruptible bool // cancel when the client goes away (waiting commands); others run to their end
 	// Suggest completes placeholders, by key: `Suggest["vm target"]` is asked
 	// for `<vm target>`. It gets what is typed so far and returns whole words.
@@ -67,6 +70,9 @@ type Runner interface {
 	Run(ctx context.Context, call *Call, c *minicli.Command) error
 	// Compile parses a line with the whole language.
 	Compile(line string) (*minicli.Command, error)
+	// Send runs c on other hosts, there only, and returns the first response
+	// of each, in the order of hosts; an error in its name from one that is lost.
+	Send(ctx context.Context, call *Call, hosts []string, c *minicli.Command) minicli.Responses
 }
 
 // Call is one command on its way: what was typed, by whom, in which namespace,
@@ -78,7 +84,11 @@ type Call struct {
 	Tagged    bool          // true under `namespace X (command)`: Session's own stays as it is
 	Flags     minicli.Flags // for this command and what is nested in it
 	Reading   bool          // true inside `read`
-	Runner    Runner
+	Remote    bool          // another host sent it: it acts here only
+	// Everywhere is true under `ns run`: it acts on every host of the
+	// namespace, whatever its scope.
+	Everywhere bool
+	Runner     Runner
 	// Emit passes a batch on to the client, in order. It blocks while the
 	// client is slow and fails once the client has gone.
 	Emit func(Batch) error

@@ -64,6 +64,14 @@ func (r *fakeRunner) Run(ctx context.Context, call *Call, c *minicli.Command) er
 	return call.Emit(Batch{Resps: minicli.Responses{resp}, Flags: n.Flags})
 }
 
+// Send answers for every host with the line it was sent.
+func (r *fakeRunner) Send(_ context.Context, call *Call, hosts []string, c *minicli.Command) (all minicli.Responses) {
+	for _, host := range hosts {
+		all = append(all, &minicli.Response{Host: host, Response: call.Namespace + ": " + c.Line()})
+	}
+	return all
+}
+
 var errClientGone = errors.New("client gone")
 
 // client is a session that types lines.

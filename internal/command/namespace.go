@@ -156,7 +156,9 @@ func (d *Deps) nsRun(ctx context.Context, c *Call) error {
 			return errs.New(errs.Unsupported, "cannot run `%s` using `ns run`", c.Sub.Original)
 		}
 	}
-	return c.Runner.Run(ctx, c.With(c.Sub), c.Sub)
+	sub := c.With(c.Sub)
+	sub.Everywhere = true
+	return c.Runner.Run(ctx, sub, c.Sub)
 }
 
 // startsWith reports whether a pattern begins with words, a single-choice

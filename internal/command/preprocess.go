@@ -26,7 +26,9 @@ type preprocessor struct {
 }
 
 func (p preprocessor) argument(ctx context.Context, arg string) (string, error) {
-	arg = expand(arg, os.Getenv)
+	if !IsEnvExpanded(ctx) {
+		arg = ExpandEnv(arg)
+	}
 	scheme, rest, ok := strings.Cut(arg, ":")
 	if !ok || rest == "" {
 		return arg, nil
@@ -114,6 +116,20 @@ func (p preprocessor) source(ctx context.Context, name string) (string, error) {
 	}
 	return p.file(name)
 }
+
+// ExpandEnv replaces `$NAME` and `${NAME}` by the daemon's environment.
+func ExpandEnv(arg string) string { return expand(arg, os.Getenv) }
+
+// EnvExpanded marks a context whose command has had its environment expanded
+// on the host it came from.
+func EnvExpanded(ctx context.Context) context.Context {
+	return context.WithValue(ctx, expandedKey{}, true)
+}
+
+// IsEnvExpanded reports whether a context is marked so.
+func IsEnvExpanded(ctx context.Context) bool { return ctx.Value(expandedKey{}) != nil }
+
+type expandedKey struct{}
 
 // expand replaces $NAME and ${NAME} by what get returns. A NAME is letters,
 // digits and underscores, the first no digit; any other use of a dollar, such
