@@ -79,6 +79,12 @@ func (f *fakes) commands() []command.Command {
 			return &minicli.Response{Header: []string{"id", "name"}, Tabular: [][]string{{"1", "b"}, {"0", "a"}}}, nil
 		}),
 		one("panic", func(context.Context, *command.Call) (*minicli.Response, error) { panic("ouch") }),
+		{Patterns: []string{"login <user> <password>"}, Secret: []string{"password"}, Run: func(_ context.Context, c *command.Call) (*minicli.Response, error) {
+			if c.Str("user") == "panic" {
+				panic("no such user")
+			}
+			return &minicli.Response{Response: c.Str("password")}, nil
+		}},
 		one("where", func(_ context.Context, c *command.Call) (*minicli.Response, error) {
 			return &minicli.Response{Response: fmt.Sprint(c.Namespace, c.Tagged)}, nil
 		}),

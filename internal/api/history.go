@@ -11,8 +11,45 @@ import (
 // line's own flags or its command forbid that.
 func (r *Router) remember(call *command.Call, line string) {
 	if records(call.Flags, call.Command) {
-		call.Session.Shared.Remember(line)
+		call.Session.Shared.Remember(conceal(call.Command, line))
 	}
+}
+
+// concealed stands in records for what they must not hold.
+const concealed = "****"
+
+// conceal returns a line that ends with c as it was typed, without the
+// arguments that no record may hold.
+func conceal(c *minicli.Command, line string) string {
+	shown, found := c.Typed(), false
+	for at := shown; at != nil && !at.Nop(); at = at.Sub {
+		d, ok := at.Handler.Meta.(*command.Command)
+		if !ok {
+			continue
+		}
+		for _, key := range d.Secret {
+			if at.Has(key) {
+				at.Strings[key], found = concealed, true
+			}
+		}
+	}
+	if !found {
+		return line
+	}
+	return strings.TrimSuffix(line, c.Original) + shown.Line()
+}
+
+// Conceal returns what may be kept on disk of a line that was typed: without
+// secrets, and nothing of what is no command, where they cannot be told.
+func (r *Router) Conceal(line string) string {
+	c, err := r.cli.Compile(minicli.ExpandAlias(line, r.opts.Shared.Aliases()))
+	if err != nil || c == nil {
+		return ""
+	}
+	if kept := conceal(c, c.Original); kept != c.Original {
+		return kept
+	}
+	return line
 }
 
 // records reports whether a line that starts with the given flags is kept:

@@ -115,6 +115,30 @@ func TestHistory(t *testing.T) {
 	}
 }
 
+// What a command marks as secret arrives there, and is recorded nowhere.
+func TestSecret(t *testing.T) {
+	f := newFakes()
+	r := f.newRouter(t)
+	r.opts.Shared.SetAlias("in", "login me")
+	got := typed(t, r, `login me "pass w0rd"`, "namespace foo .json true logi 'm e' passw0rd", "in passw0rd", `read "login a passw0rd;.record false login b c"`)
+	if text := strings.Join(got, "\n"); strings.Count(text, "w0rd") != 4 {
+		t.Errorf("the command got something else: %s", text)
+	}
+	want := []string{"login me ****", `namespace foo .json true login "m e" ****`, "login me ****", `namespace "minimega" login a ****`}
+	if d := cmp.Diff(want, r.opts.Shared.History()); d != "" {
+		t.Error(d)
+	}
+	typed(t, r, "namespace foo login panic passw0rd")
+	if log := f.logged(); !strings.Contains(log, "login panic ****") || strings.Contains(log, "w0rd") {
+		t.Errorf("log: %s", log)
+	}
+	for line, want := range map[string]string{"login a b": "login a ****", "in b": "login me ****", "  echo 'a'  ": "  echo 'a'  ", "lgin a b": "", "": "", "# login a b": "# login a b"} {
+		if got := r.Conceal(line); got != want {
+			t.Errorf("%q is kept as %q, want %q", line, got, want)
+		}
+	}
+}
+
 func TestAlias(t *testing.T) {
 	r := newFakes().newRouter(t)
 	r.opts.Shared.SetAlias("say", "echo so")

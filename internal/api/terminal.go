@@ -54,7 +54,7 @@ func (t *Terminal) Run(ctx context.Context) error {
 	if t.opts.History != "" {
 		history = prompt.OpenHistory(t.opts.History, t.opts.Log)
 	}
-	r, err := prompt.New(prompt.Options{In: t.opts.In, History: history, Complete: func(ctx context.Context, line string) []string {
+	r, err := prompt.New(prompt.Options{In: t.opts.In, History: history, Keep: t.router.Conceal, Complete: func(ctx context.Context, line string) []string {
 		return t.router.Suggest(ctx, s, line)
 	}})
 	if err != nil {

@@ -23,7 +23,7 @@ func Language(deps *command.Deps, machine command.Machine, table *jobs.Table, lo
 	handlers := make([]*minicli.Handler, len(all))
 	for i := range all {
 		c := &all[i]
-		handlers[i] = &minicli.Handler{HelpShort: c.Short, HelpLong: c.Long, Patterns: c.Patterns, Meta: c}
+		handlers[i] = &minicli.Handler{HelpShort: c.Short, HelpLong: c.Long, Patterns: c.Patterns, Last: c.Last, Meta: c}
 	}
 	var err error
 	cli, err = minicli.New(handlers...)

@@ -28,6 +28,9 @@ type Options struct {
 	// Complete returns the lines that the beginning of one can become.
 	Complete func(ctx context.Context, beginning string) []string
 	History  *History // what Up recalls; nil for nothing
+	// Keep returns what the history's file keeps of a line, "" for nothing; nil
+	// keeps lines as they are.
+	Keep func(line string) string
 }
 
 // Reader reads lines. It belongs to one goroutine, Close excepted.
@@ -37,6 +40,7 @@ type Reader struct {
 	cooked *unix.Termios
 	raw    *unix.Termios
 	hist   *History
+	keep   func(string) string
 	ctx    context.Context
 	cancel context.CancelFunc
 
@@ -52,7 +56,7 @@ type line struct {
 // New makes a reader. When it is interactive the terminal is in the reader's
 // hands only while Next waits.
 func New(o Options) (*Reader, error) {
-	r := &Reader{in: o.In, hist: o.History, next: make(chan string), lines: make(chan line, 1)}
+	r := &Reader{in: o.In, hist: o.History, keep: o.Keep, next: make(chan string), lines: make(chan line, 1)}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	if isTerminal(o.In) && isTerminal(os.Stdout) {
 		if err := r.startEditor(o); err != nil {
@@ -148,7 +152,11 @@ func (r *Reader) edited(prompt string) (string, error) {
 	text, err := r.edit.Prompt(prompt)
 	if err == nil && strings.TrimSpace(text) != "" {
 		r.edit.AppendHistory(text)
-		r.hist.Add(text)
+		if r.keep == nil {
+			r.hist.Add(text)
+		} else if kept := r.keep(text); kept != "" {
+			r.hist.Add(kept)
+		}
 	}
 	return text, errors.Join(err, setMode(r.cooked))
 }

@@ -79,20 +79,28 @@ func (k *compiler) at(pos, depth int) (*Command, error) {
 		return nil, errUnknown
 	}
 	near := k.cli.starting(k.toks[pos])
-	cmd, err := k.choose(near, pos, depth, false)
-	if err == errUnknown {
-		cmd, err = k.choose(near, pos, depth, true)
+	for _, t := range [...]try{{}, {fold: true}, {last: true}, {last: true, fold: true}} {
+		if cmd, err := k.choose(near, pos, depth, t); err != errUnknown {
+			return cmd, err
+		}
 	}
-	return cmd, err
+	return nil, errUnknown
 }
 
+// try is a way to look for a pattern: in any case, among those of handlers
+// that come last.
+type try struct{ fold, last bool }
+
 // choose picks the pattern that fits: the only one, or the only one typed in full.
-func (k *compiler) choose(near []*pattern, pos, depth int, fold bool) (*Command, error) {
+func (k *compiler) choose(near []*pattern, pos, depth int, t try) (*Command, error) {
 	var found, exact *pattern
 	var count, exacts int
 	for _, list := range [2][]*pattern{near, k.cli.open} {
 		for _, p := range list {
-			ok, isExact, err := k.fits(p, pos, depth, fold)
+			if p.handler.Last != t.last {
+				continue
+			}
+			ok, isExact, err := k.fits(p, pos, depth, t.fold)
 			if err != nil {
 				return nil, err
 			}
@@ -109,9 +117,9 @@ func (k *compiler) choose(near []*pattern, pos, depth int, fold bool) (*Command,
 	case count == 0:
 		return nil, errUnknown
 	case count == 1:
-		return k.build(found, pos, fold), nil
+		return k.build(found, pos, t.fold), nil
 	case exacts == 1:
-		return k.build(exact, pos, fold), nil
+		return k.build(exact, pos, t.fold), nil
 	}
 	k.unsure = append(k.unsure, pos)
 	return nil, errAmbiguous

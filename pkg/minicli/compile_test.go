@@ -196,3 +196,32 @@ func TestConcurrent(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// Patterns that come last give way to all others, also to abbreviations of these.
+func TestLast(t *testing.T) {
+	c, err := New(
+		&Handler{Patterns: []string{"deploy <launch,> <hosts> <user> [sudo,]", "deploy <flags,> [flags]..."}},
+		&Handler{Patterns: []string{"deploy <hosts> <user> <password>", "deploy all the <rest>"}, Last: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line, want := range map[string]string{
+		"deploy launch h root":   "deploy <launch,> <hosts> <user> [sudo,]",
+		"deploy la h root":       "deploy <launch,> <hosts> <user> [sudo,]",
+		"DEPLOY LA h root":       "deploy <launch,> <hosts> <user> [sudo,]",
+		"de l h root s":          "deploy <launch,> <hosts> <user> [sudo,]",
+		"deploy f a b":           "deploy <flags,> [flags]...",
+		"deploy n[1-3] root x":   "deploy <hosts> <user> <password>",
+		"DEPLOY n[1-3] root x":   "deploy <hosts> <user> <password>",
+		"deploy launched root x": "deploy <hosts> <user> <password>",
+	} {
+		if got := mustCompile(t, c, line); got.Pattern != want {
+			t.Errorf("%q is %q, want %q", line, got.Pattern, want)
+		}
+	}
+	for _, line := range []string{"deploy n1 root", "deploy n1 root x y", "deploy all the x"} {
+		if got, err := c.Compile(line); err == nil {
+			t.Errorf("%q is %q", line, got.Pattern)
+		}
+	}
+}

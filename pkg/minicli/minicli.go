@@ -34,6 +34,9 @@ type Handler struct {
 	HelpShort string
 	HelpLong  string
 	Patterns  []string
+	// Last is for patterns that any words fit: they count only where those of
+	// no other handler do, abbreviated or not.
+	Last bool
 	// Meta belongs to whoever made the handler; minicli never looks at it.
 	Meta any
 }
