@@ -37,7 +37,12 @@ type Command struct {
 	Stream   func(context.Context, *Call) error
 	// Elsewhere says that the nested command runs on other hosts only, which
 	// expand its arguments themselves.
-	Elsewhere     bool
+	Elsewhere bool
+	// Secret are the keys of placeholders whose values no history, log or other
+	// record may hold.
+	Secret []string
+	// Last is for patterns that any words fit, see minicli.Handler.
+	Last          bool
 	Interruptible bool // cancel when the client goes away (waiting commands); others run to their end
 	// Suggest completes placeholders, by key: `Suggest["vm target"]` is asked
 	// for `<vm target>`. It gets what is typed so far and returns whole words.
