@@ -241,6 +241,7 @@ func (d *Daemon) language(deps *command.Deps, logs *minilog.Log) (*minicli.CLI, 
 		var c host.Commit
 		c.VCPUs, c.MemMB, c.NICs, c.VMs = deps.VMs.Commit()
 		c.Android = deps.VMs.Living(vm.Android)
+		c.Tolerates = deps.VMs.Tolerates()
 		return c
 	})
 	d.parts.Push("host monitor", monitor.Close)

@@ -14,6 +14,7 @@ import (
 // Commit is what the VMs of this host were promised.
 type Commit struct {
 	VCPUs, MemMB, NICs, VMs, Android int
+	Tolerates                        int // most VMs on the host by the coschedule limits of those there, 0 for any number
 }
 
 // Facts is what `host` tells of a machine; its JSON is what clients read.
@@ -32,6 +33,9 @@ type Facts struct {
 	Limit         int           // of VMs, -1 for none
 	AndroidVMs    int           //
 	Uptime        time.Duration // of the machine
+	// Tolerates is for schedulers on other hosts: the most VMs that those here
+	// accept on this host by their coschedule limits, 0 for any number.
+	Tolerates int `json:",omitempty"`
 }
 
 // Facts gathers them anew. What cannot be read stays zero, since the machine
@@ -40,7 +44,7 @@ func (m *Monitor) Facts() Facts {
 	c := m.commit()
 	f := Facts{
 		CPUs: runtime.NumCPU(), CPUCommit: c.VCPUs, MemCommit: c.MemMB, NetworkCommit: c.NICs,
-		VMs: c.VMs, AndroidVMs: c.Android, Limit: -1,
+		VMs: c.VMs, AndroidVMs: c.Android, Limit: -1, Tolerates: c.Tolerates,
 	}
 	f.Name, _ = os.Hostname()
 	f.MemTotal, f.MemUsed = memory(m.read("meminfo"))

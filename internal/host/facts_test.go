@@ -45,13 +45,13 @@ func fakeHost(t *testing.T) (proc, sys string) {
 
 func TestFacts(t *testing.T) {
 	proc, sys := fakeHost(t)
-	m := newMonitor(slog.New(slog.DiscardHandler), func() Commit { return Commit{VCPUs: 5, MemMB: 1024, NICs: 3, VMs: 2, Android: 1} }, proc, sys)
+	m := newMonitor(slog.New(slog.DiscardHandler), func() Commit { return Commit{VCPUs: 5, MemMB: 1024, NICs: 3, VMs: 2, Android: 1, Tolerates: 3} }, proc, sys)
 	defer m.Close()
 	f := m.Facts()
 	name, _ := os.Hostname()
 	want := Facts{
 		Name: name, CPUs: runtime.NumCPU(), CPUCommit: 5, Load: "0.10 1.25 3.00", MemCommit: 1024, MemTotal: 8192, MemUsed: 4096,
-		NetworkCommit: 3, VMs: 2, Limit: -1, AndroidVMs: 1, Uptime: time.Hour + time.Minute + 1250*time.Millisecond,
+		NetworkCommit: 3, VMs: 2, Limit: -1, AndroidVMs: 1, Tolerates: 3, Uptime: time.Hour + time.Minute + 1250*time.Millisecond,
 	}
 	if f != want {
 		t.Errorf("got  %+v\nwant %+v", f, want)

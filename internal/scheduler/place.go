@@ -21,8 +21,9 @@ type placer struct {
 	bundled *bundled
 	hosts   []state
 	places  [][]int32
-	near    queue // hosts that hold the demand at hand
-	over    queue // hosts that hold it only beyond their physical memory
+	near    queue   // hosts that may hold the demand at hand
+	over    queue   // hosts that hold it only beyond their physical memory
+	aside   []int32 // hosts that do not hold it
 }
 
 func newPlacer(p *Problem, b *bundled) *placer {
@@ -135,15 +136,19 @@ type noFit struct {
 
 func (n *noFit) Error() string { return "does not fit" }
 
-// place goes through the units. Units of equal demand that may go anywhere
-// share their queues of hosts: only they change the hosts meanwhile.
+// place goes through the units, of which those that must be on some host come
+// first.
 func (s *placer) place(units []unit, demands []demand) error {
 	ready := int32(-1)
 	for i := range units {
 		u := &units[i]
 		d := &demands[u.class]
 		if !u.fixed && ready != u.class {
-			s.fill(d)
+			if ready < 0 {
+				s.open()
+			} else {
+				s.reopen(d)
+			}
 			ready = u.class
 		}
 		if err := s.unit(u, d); err != nil {
@@ -199,25 +204,40 @@ func (s *placer) seat(at seat, d *demand) error {
 	return nil
 }
 
-// fill makes the queues for a demand.
-func (s *placer) fill(d *demand) {
-	s.near.reset(s.hosts)
-	s.over.reset(s.hosts)
+// open puts every host that is up into the queue.
+func (s *placer) open() {
+	s.near.states, s.over.states = s.hosts, s.hosts
 	for i := range s.hosts {
-		switch h := &s.hosts[i]; {
-		case !h.holds(d):
-		case h.has(d):
+		if !s.hosts[i].down {
 			s.near.hosts = append(s.near.hosts, int32(i))
-		default:
-			s.over.hosts = append(s.over.hosts, int32(i))
 		}
 	}
 	s.near.order()
+}
+
+// reopen looks again, for another demand, at the hosts that the last one left
+// out. There are few as long as the hosts are not full, so that a queue of
+// many small groups costs little more than one of a few large ones.
+func (s *placer) reopen(d *demand) {
+	again := append(s.aside, s.over.hosts...)
+	s.over.hosts = s.over.hosts[:0]
+	kept := again[:0]
+	for _, h := range again {
+		switch state := &s.hosts[h]; {
+		case !state.holds(d):
+			kept = append(kept, h)
+		case state.has(d):
+			s.near.push(h)
+		default:
+			s.over.hosts = append(s.over.hosts, h)
+		}
+	}
+	s.aside = kept
 	s.over.order()
 }
 
 // next returns the queue whose first host is to take the demand, nil if none
-// holds it. Hosts only ever get fuller, so what does not hold it is dropped.
+// holds it. Hosts only ever get fuller, so what does not hold it is put aside.
 func (s *placer) next(d *demand) *queue {
 	for len(s.near.hosts) > 0 {
 		h := s.near.hosts[0]
@@ -228,13 +248,17 @@ func (s *placer) next(d *demand) *queue {
 		s.near.pop()
 		if holds {
 			s.over.push(h)
+		} else {
+			s.aside = append(s.aside, h)
 		}
 	}
 	for len(s.over.hosts) > 0 {
-		if s.hosts[s.over.hosts[0]].holds(d) {
+		h := s.over.hosts[0]
+		if s.hosts[h].holds(d) {
 			return &s.over
 		}
 		s.over.pop()
+		s.aside = append(s.aside, h)
 	}
 	return nil
 }

@@ -6,8 +6,6 @@ type queue struct {
 	hosts  []int32
 }
 
-func (q *queue) reset(states []state) { q.states, q.hosts = states, q.hosts[:0] }
-
 // less compares two hosts: load, then number of VMs, then their order.
 func (q *queue) less(a, b int32) bool {
 	x, y := &q.states[a], &q.states[b]
