@@ -76,10 +76,10 @@ func TestListShowsWhatRuns(t *testing.T) {
 	if i.VM != "foo" || i.VMID != 7 || i.Kind != KindPcap || i.Snaplen != 1600 || i.Path != path || i.Bytes != 1000 || i.Drops != 0 || i.Err != nil {
 		t.Errorf("info %+v", i)
 	}
-	if n, err := m.StopVM(t.Context(), "ns", "bar"); n != 0 || err != nil || len(m.List()) != 1 {
+	if n, err := m.Stop(t.Context(), func(s Spec) bool { return s.VM == "bar" }); n != 0 || err != nil || len(m.List()) != 1 {
 		t.Errorf("stopped %d captures of another VM: %v", n, err)
 	}
-	if n, err := m.StopVM(t.Context(), "ns", "foo"); n != 1 || err != nil || len(m.List()) != 0 {
+	if n, err := m.Stop(t.Context(), func(s Spec) bool { return s.VM == "foo" }); n != 1 || err != nil || len(m.List()) != 0 {
 		t.Errorf("stopped %d captures: %v", n, err)
 	}
 }

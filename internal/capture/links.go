@@ -2,6 +2,7 @@ package capture
 
 import (
 	"fmt"
+	"maps"
 	"time"
 
 	"minimega/internal/capture/pcap"
@@ -19,20 +20,23 @@ type linkSet struct {
 	counts   []uint64      // packets by interface number of the file
 }
 
-// link is a link as it was from a moment on.
+// link is a link as it was from a moment on. Its fields have names for JSON.
 type link struct {
-	link   Link
-	number int // of the interface in the file
-	gone   bool
-	since  time.Time
-	before *link // what it was before, for frames that the ring still holds
+	Link   Link
+	Since  time.Time
+	Left   time.Time // zero while it is there
+	Before *link     // what it was before, for frames that the ring still holds
+	number int       // of the interface in the file
 }
+
+// leftRecently is how long the next process is told of links that have left.
+const leftRecently = 10 * time.Second
 
 // at finds the link that a frame belongs to.
 func (s *linkSet) at(p *packet) *link {
 	l := s.known[p.index]
-	for l != nil && l.before != nil && time.Unix(int64(p.sec), int64(p.nsec)).Before(l.since) {
-		l = l.before
+	for l != nil && l.Before != nil && time.Unix(int64(p.sec), int64(p.nsec)).Before(l.Since) {
+		l = l.Before
 	}
 	return l
 }
@@ -48,9 +52,12 @@ func (s *linkSet) count(l *link) {
 	}
 }
 
-// follow takes in changes of the set, if there were any.
+// follow takes in changes of the links of a bridge, if there were any.
 func (c *running) follow() error {
 	s := c.set
+	if s == nil {
+		return nil
+	}
 	select {
 	case <-s.changed:
 		s.stale = true
@@ -98,11 +105,12 @@ func (c *running) apply(links []Link) error {
 		}
 	}
 	for index, l := range c.set.known {
-		if _, ok := now[index]; !ok && !l.gone {
-			l.gone = true
+		if _, ok := now[index]; !ok && l.Left.IsZero() {
+			l.Left = time.Now()
 			_ = c.ring.promiscuous(index, false) // it may have been deleted
 		}
 	}
+	c.keep()
 	prog, err := c.sel.forLinks(in, out)
 	if err != nil {
 		return errs.New(errs.Resource, "capture of %d links at once: %w", len(now), err)
@@ -113,26 +121,63 @@ func (c *running) apply(links []Link) error {
 // join takes in a link that is new, returned, or changed its VLAN.
 func (c *running) join(index int, l Link) {
 	k := c.set.known[index]
-	if k != nil && !k.gone && k.link == l {
+	if k != nil && k.Left.IsZero() && k.Link == l {
 		return
 	}
-	if k == nil || k.gone {
+	if k == nil || !k.Left.IsZero() {
 		if err := c.ring.promiscuous(index, true); err != nil {
 			c.log.Debug("link is not promiscuous", "link", l.Name, "error", err)
 		}
 	}
-	number := 0
-	if c.set.separate {
-		number = len(c.set.counts)
-		i := pcap.Interface{Name: l.Name, Filter: c.spec.Filter, Snaplen: c.spec.Snaplen}
-		if l.VLAN != 0 {
-			i.About = fmt.Sprintf("VLAN %d", l.VLAN)
+	if k != nil && time.Since(k.Since) > time.Second {
+		k.Before = nil // the ring has forgotten it
+	}
+	c.set.known[index] = &link{Link: l, number: c.declare(l), Since: time.Now(), Before: k}
+}
+
+// declare gives a link its number in the file.
+func (c *running) declare(l Link) (number int) {
+	if !c.set.separate {
+		return 0
+	}
+	number = len(c.set.counts)
+	i := pcap.Interface{Name: l.Name, Filter: c.spec.Filter, Snaplen: c.spec.Snaplen}
+	if l.VLAN != 0 {
+		i.About = fmt.Sprintf("VLAN %d", l.VLAN)
+	}
+	c.sink.record(func(b []byte) []byte { return c.sink.enc.AddInterface(b, i) })
+	c.set.counts = append(c.set.counts, 0)
+	return number
+}
+
+// keep notes the links for a later process, which finds frames of theirs in the ring.
+func (c *running) keep() {
+	known := map[int]*link{}
+	for index, l := range c.set.known {
+		if l.Left.IsZero() || time.Since(l.Left) < leftRecently {
+			known[index] = l
 		}
-		c.sink.record(func(b []byte) []byte { return c.sink.enc.AddInterface(b, i) })
-		c.set.counts = append(c.set.counts, 0)
 	}
-	if k != nil && time.Since(k.since) > time.Second {
-		k.before = nil // the ring has forgotten it
+	if err := c.mem.keepLinks(known); err != nil {
+		c.log.Debug("links are not kept", "error", err)
 	}
-	c.set.known[index] = &link{link: l, number: number, since: time.Now(), before: k}
+}
+
+// recall takes in the links that the process before had, in a new section of
+// the file, if there are such, that begins with head.
+func (c *running) recall(head []byte) {
+	if c.set.separate {
+		c.sink.record(func(b []byte) []byte { return append(b, head...) })
+	}
+	known := map[int]*link{}
+	if err := c.mem.keptLinks(&known); err != nil {
+		c.log.Debug("links were not kept", "error", err)
+		return
+	}
+	for _, first := range known {
+		for l := first; l != nil; l = l.Before {
+			l.number = c.declare(l.Link)
+		}
+	}
+	maps.Copy(c.set.known, known)
 }

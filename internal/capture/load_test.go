@@ -68,7 +68,12 @@ func count(t *testing.T, path string) (n uint64, ifaces []pcap.Interface) {
 func TestDropsAreCounted(t *testing.T) {
 	const n = 20000
 	a, b := veth(t)
-	r, err := openRing(minBlocks)
+	m, shared, err := newMemory()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = errors.Join(shared.Close(), m.close()) }()
+	r, err := openRing(minBlocks, m)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +91,9 @@ func TestDropsAreCounted(t *testing.T) {
 	}
 	seen := uint64(0)
 	for r.ready() || r.pending() {
-		r.drain(func(*packet) { seen++ })
+		for ; r.ready(); r.release() {
+			r.walk(func(*packet) { seen++ })
+		}
 	}
 	if seen != received {
 		t.Errorf("%d packets in the ring, %d counted", seen, received)

@@ -29,6 +29,12 @@ const inside = "CAPTURE_TEST_INSIDE"
 // TestMain runs the tests in network and mount namespaces of their own, which
 // go with the process.
 func TestMain(m *testing.M) {
+	if text := os.Getenv(standIn); text != "" {
+		if err := runStandIn(text); err != nil {
+			panic(err)
+		}
+		return
+	}
 	if os.Getenv(inside) != "" || os.Geteuid() != 0 {
 		_ = os.WriteFile("/proc/sys/net/ipv6/conf/default/disable_ipv6", []byte("1"), 0)
 		os.Exit(m.Run())

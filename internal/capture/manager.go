@@ -21,6 +21,7 @@ import (
 // Manager owns the captures of a daemon.
 type Manager struct {
 	log     *slog.Logger
+	dir     string           // of the journal
 	journal *journal.Journal // for a later process; nil keeps nothing
 
 	mu       sync.Mutex // guards the fields below
@@ -43,17 +44,21 @@ func (m *Manager) StartLink(ctx context.Context, spec Spec, ifname string) error
 
 func (m *Manager) startLink(ctx context.Context, spec Spec, ifname string, old *resumption) error {
 	return m.start(ctx, spec, old, func(c *running) error {
-		index, err := linkIndex(ifname)
-		if err != nil {
-			return errs.New(errs.NotFound, "cannot capture: %w", err)
-		}
+		c.iface = ifname
 		if err := c.ring.filter(c.sel.forInterface()); err != nil {
 			return err
+		}
+		index, err := linkIndex(ifname)
+		if old.keeps() { // all else is as it was
+			c.ring.look(ifname)
+			return nil
+		}
+		if err != nil {
+			return errs.New(errs.NotFound, "cannot capture: %w", err)
 		}
 		if err := c.ring.bind(index); err != nil {
 			return err
 		}
-		c.iface = ifname
 		return c.ring.promiscuous(index, true)
 	}, nil)
 }
@@ -68,6 +73,9 @@ func (m *Manager) StartLinks(ctx context.Context, spec Spec, links LinkSource) e
 
 func (m *Manager) startLinks(ctx context.Context, spec Spec, links LinkSource, old *resumption) error {
 	return m.start(ctx, spec, old, func(c *running) error {
+		if old.keeps() {
+			return nil // the links are those of before until it runs
+		}
 		if err := c.ring.filter(acceptUpTo(0)); err != nil {
 			return err
 		}
@@ -106,10 +114,8 @@ func (m *Manager) start(ctx context.Context, spec Spec, old *resumption, attach 
 		undo.Step{Name: "reserve capture file",
 			Do:   func(context.Context) error { return m.reserve(c.file, spec.Path) },
 			Undo: func() error { m.release(c.file); return nil }},
-		undo.Step{Name: "open packet socket", Do: func(context.Context) (err error) {
-			c.ring, err = openRing(ringBlocks(m.running()))
-			return socketError(err)
-		}, Undo: func() error { return c.ring.close() }},
+		undo.Step{Name: "open packet socket", Do: func(context.Context) error { return socketError(c.open(ringBlocks(m.running()), old)) },
+			Undo: func() error { return errors.Join(c.ring.close(), c.mem.close(), c.shared.Close()) }},
 		undo.Step{Name: "attach to interface", Do: func(context.Context) error { return socketError(attach(c)) }},
 		undo.Step{Name: "begin capture file", Do: func(context.Context) error { return m.begin(c, f, enc, old) }},
 	)
@@ -127,15 +133,16 @@ func (m *Manager) begin(c *running, f *os.File, enc pcap.Encoder, old *resumptio
 	if err := m.beginFile(c, f, enc, head, old); err != nil {
 		return err
 	}
-	c.sink = newSink(f, enc, c.wake)
-	if old != nil {
-		c.sink.packets.Store(old.packets)
-		c.sink.bytes.Store(old.bytes)
+	m.hold(c, old)
+	c.sink = newSink(f, enc, c.mem, c.wake)
+	if old.keeps() && c.set != nil {
+		c.recall(head)
 	}
+	failed := c.follow() // from now on nothing is missed
 	m.mu.Lock()
 	m.captures = append(m.captures, c)
 	m.mu.Unlock()
-	go c.run()
+	go c.run(failed)
 	m.watchers.Go(func() { m.reap(c) })
 	m.release(c.file)
 	return nil
@@ -145,14 +152,29 @@ func (m *Manager) begin(c *running, f *os.File, enc pcap.Encoder, old *resumptio
 func (m *Manager) beginFile(c *running, f *os.File, enc pcap.Encoder, head []byte, old *resumption) (err error) {
 	if old != nil {
 		c.started, c.entry = old.started, old.entry
-		return old.resume(f, enc, head, c.spec.Snaplen)
+		return old.resume(c.mem, f, enc, head, c.spec.Snaplen)
 	}
 	if err := begin(f, head); err != nil {
 		return err
 	}
+	c.mem.file.store(record4{0, uint64(len(head)), 0, 0})
 	c.started = time.Now()
 	c.entry, err = m.journal.Add(saved{c.spec, c.iface, c.started})
 	return err
+}
+
+// hold gives the capture its holder. Without one it does all else.
+func (m *Manager) hold(c *running, old *resumption) {
+	var err error
+	switch {
+	case old.keeps():
+		c.holder = old.kept.holder
+	case c.entry != nil:
+		c.holder, err = hold(c.entry.Path(), c.shared, c.ring.file)
+	}
+	if err = errors.Join(err, c.shared.Close()); err != nil {
+		m.log.Warn("a capture will lose packets if minimega is killed: nobody holds its socket", "path", c.spec.Path, "error", err)
+	}
 }
 
 // discard closes a file that is not to be captured to, and removes it if it is ours.
@@ -256,11 +278,6 @@ func (m *Manager) Stop(ctx context.Context, match func(Spec) bool) (int, error) 
 		}
 	}
 	return len(ending), nil
-}
-
-// StopVM ends the captures of a VM's interfaces.
-func (m *Manager) StopVM(ctx context.Context, namespace, vm string) (int, error) {
-	return m.Stop(ctx, func(s Spec) bool { return s.Namespace == namespace && s.VM == vm && s.Bridge == "" })
 }
 
 // StopAll ends all captures of a namespace.

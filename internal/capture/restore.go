@@ -25,110 +25,197 @@ type saved struct {
 }
 
 // Open makes a manager whose captures a later one can take up: each has an
-// entry in the journal at dir.
+// entry in the journal at dir, and a process that holds its socket.
 func Open(dir string, log *slog.Logger) *Manager {
 	m := New(log)
-	m.journal = journal.Open(dir)
+	m.dir, m.journal = dir, journal.Open(dir)
 	return m
 }
 
 // Restore takes up the captures of an earlier process, which append to their
-// files; links gives those of a bridge. It returns how many there are. What
-// cannot go on is named in the error, and forgotten.
+// files; links gives those of a bridge. What was captured meanwhile and until
+// that process was killed is in the files then, unless nothing holds it. It
+// returns how many there are. What cannot go on is named in the error, and
+// forgotten.
 func (m *Manager) Restore(ctx context.Context, links func(bridge string) LinkSource) (int, error) {
 	entries, err := m.journal.Entries()
-	failed := []error{err}
+	found, err2 := holders(m.dir)
+	failed := []error{err, err2}
 	count := 0
 	for _, e := range entries {
 		var s saved
 		err := e.Read(&s)
 		if err == nil {
-			err = m.restore(ctx, &s, e, links)
+			err = m.restore(ctx, &s, m.resumption(e, s.Started, found), links)
 		}
 		if err != nil {
 			failed = append(failed, fmt.Errorf("capture to %s does not go on: %w", s.Spec.Path, err), e.Remove())
 			continue
 		}
+		delete(found, e.Path())
 		count++
 	}
-	return count, errors.Join(failed...)
+	return count, errors.Join(append(failed, endHolders(found))...)
 }
 
-func (m *Manager) restore(ctx context.Context, s *saved, e *journal.Entry, links func(string) LinkSource) error {
-	old := &resumption{entry: e, started: s.Started}
-	if s.Link == "" {
-		return m.startLinks(ctx, s.Spec, links(s.Spec.Bridge), old)
+// resumption gets what is kept for a capture.
+func (m *Manager) resumption(e *journal.Entry, started time.Time, found map[string]int) *resumption {
+	r := &resumption{entry: e, started: started}
+	pid, ok := found[e.Path()]
+	if !ok {
+		return r
 	}
-	return m.startLink(ctx, s.Spec, s.Link, old)
+	kept, err := borrow(pid, e.Path())
+	if err == nil {
+		r.kept = kept
+		return r
+	}
+	m.log.Warn("packets that an earlier minimega had not yet written are lost", "error", err)
+	if err := endHolders(map[string]int{e.Path(): pid}); err != nil {
+		m.log.Warn("the process that holds a capture's socket remains", "error", err)
+	}
+	delete(found, e.Path())
+	return r
+}
+
+func (m *Manager) restore(ctx context.Context, s *saved, old *resumption, links func(string) LinkSource) error {
+	start := func() error { return m.startLink(ctx, s.Spec, s.Link, old) }
+	if s.Link == "" {
+		start = func() error { return m.startLinks(ctx, s.Spec, links(s.Spec.Bridge), old) }
+	}
+	err := start()
+	if err != nil && old.keeps() {
+		err = errors.Join(err, old.kept.close(), old.kept.holder.Close())
+	}
+	return err
 }
 
 // Forget drops what an earlier process left without taking it up.
-func (m *Manager) Forget() error { return m.journal.Clear() }
+func (m *Manager) Forget() error {
+	found, err := holders(m.dir)
+	return errors.Join(err, m.journal.Clear(), endHolders(found))
+}
 
 // resumption is how a capture goes on that an earlier process began.
 type resumption struct {
-	entry          *journal.Entry
-	started        time.Time
-	packets, bytes uint64 // in the file
+	entry   *journal.Entry
+	started time.Time
+	kept    *kept // nil if nothing was
 }
 
-// resume makes a file ready to append to: a record of which only a part was
-// written goes, and in pcapng a new section begins with head.
-func (r *resumption) resume(f *os.File, enc pcap.Encoder, head []byte, snaplen int) error {
-	in, err := os.Open(f.Name())
-	if err != nil {
-		return fileError(err)
+// keeps reports whether socket and memory of the earlier process are there.
+func (r *resumption) keeps() bool { return r != nil && r.kept != nil }
+
+// resume makes a file ready to append to, and notes in m where and what is in
+// it. What was kept tells to the byte what the file has, and the rest of it.
+func (r *resumption) resume(m *memory, f *os.File, enc pcap.Encoder, head []byte, snaplen int) error {
+	if r.keeps() {
+		done, err := r.proceed(m, f, enc)
+		if done || err != nil {
+			return err
+		}
 	}
-	defer in.Close()
-	whole, err := r.whole(in, enc, snaplen)
+	at, packets, bytes, err := repair(f, enc, head, snaplen)
 	if err != nil {
 		return err
 	}
-	if err := f.Truncate(whole); err != nil {
-		return fileError(err)
-	}
-	if _, err := f.Seek(whole, io.SeekStart); err != nil {
-		return fileError(err)
-	}
-	if _, sections := enc.(pcap.NG); !sections && whole > 0 {
+	m.file.store(record4{m.file.current()[0], uint64(at), packets, bytes})
+	if !r.keeps() {
 		return nil
 	}
-	if _, err := f.Write(head); err != nil {
-		return fileError(errors.Join(err, f.Truncate(whole)))
-	}
-	return nil
+	_, err = r.proceed(m, f, enc)
+	return err
 }
 
-// whole returns how much of a file are whole records, and counts them. A file
-// that is not what this capture wrote is refused.
-func (r *resumption) whole(in io.Reader, enc pcap.Encoder, snaplen int) (int64, error) {
+// proceed writes what lay between ring and file. It does nothing if the file is
+// shorter than it was.
+func (r *resumption) proceed(m *memory, f *os.File, enc pcap.Encoder) (done bool, err error) {
+	info, err := f.Stat()
+	if err != nil {
+		return false, fileError(err)
+	}
+	length := int64(m.file.current()[1])
+	if info.Size() < length {
+		return false, nil
+	}
+	if err := f.Truncate(length); err != nil { // of a chunk that was being written
+		return false, fileError(err)
+	}
+	rest, err := m.pending()
+	if err != nil {
+		return false, err
+	}
+	for _, c := range rest {
+		c.packets, c.bytes = enc.Count(c.b)
+		if err := put(f, enc, m, c); err != nil {
+			return false, err
+		}
+	}
+	m.reader.store(record4{m.reader.current()[0], m.file.current()[0] + 1, noSlot, 0})
+	return true, nil
+}
+
+// repair makes a file ready that may end anywhere: a record of which only a part
+// was written goes, and in pcapng a new section begins with head. It returns
+// the length then, the packets and their bytes.
+func repair(f *os.File, enc pcap.Encoder, head []byte, snaplen int) (at int64, packets, bytes uint64, err error) {
+	in, err := os.Open(f.Name())
+	if err != nil {
+		return 0, 0, 0, fileError(err)
+	}
+	defer in.Close()
+	at, packets, bytes, err = whole(in, enc, snaplen)
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	if err := f.Truncate(at); err != nil {
+		return 0, 0, 0, fileError(err)
+	}
+	if _, sections := enc.(pcap.NG); !sections && at > 0 {
+		return at, packets, bytes, nil
+	}
+	if _, err := f.WriteAt(head, at); err != nil {
+		return 0, 0, 0, fileError(errors.Join(err, f.Truncate(at)))
+	}
+	return at + int64(len(head)), packets, bytes, nil
+}
+
+// whole returns how much of a file are whole records, and counts packets and
+// their bytes. A file that is not what this capture wrote is refused.
+func whole(in io.Reader, enc pcap.Encoder, snaplen int) (at int64, packets, kept uint64, err error) {
 	b := bufio.NewReaderSize(in, 1<<20)
-	var at int64
 	if _, ng := enc.(pcap.NG); !ng {
-		want := enc.Header(nil, snaplen)
-		got := make([]byte, len(want))
-		n, err := io.ReadFull(b, got)
-		if torn(err) && bytes.HasPrefix(want, got[:n]) {
-			return 0, nil
+		if at, err = classicHeader(b, enc.Header(nil, snaplen)); at == 0 || err != nil {
+			return 0, 0, 0, err
 		}
-		if err != nil || !bytes.Equal(got, want) {
-			return 0, errs.New(errs.Invalid, "the file was changed: its head is not that of this capture")
-		}
-		at = int64(n)
 	}
 	for {
 		n, packet, err := record(b, enc, snaplen, at == 0)
 		if torn(err) {
-			return at, nil
+			return at, packets, kept, nil
 		}
 		if err != nil {
-			return 0, err
+			return 0, 0, 0, err
 		}
 		at += n
 		if packet >= 0 {
-			r.packets, r.bytes = r.packets+1, r.bytes+uint64(packet)
+			packets, kept = packets+1, kept+uint64(packet)
 		}
 	}
+}
+
+// classicHeader passes over the head of a pcap file, which must be as wanted; 0 if
+// it was not written to its end.
+func classicHeader(in io.Reader, want []byte) (int64, error) {
+	got := make([]byte, len(want))
+	n, err := io.ReadFull(in, got)
+	if torn(err) && bytes.HasPrefix(want, got[:n]) {
+		return 0, nil
+	}
+	if err != nil || !bytes.Equal(got, want) {
+		return 0, errs.New(errs.Invalid, "the file was changed: its head is not that of this capture")
+	}
+	return int64(n), nil
 }
 
 func torn(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) }

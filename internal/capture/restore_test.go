@@ -54,14 +54,14 @@ func resumed(t *testing.T, path string, enc pcap.Encoder, head []byte, want uint
 		t.Fatal(err)
 	}
 	defer f.Close()
-	r := &resumption{}
-	if err := r.resume(f, enc, head, restoreSnaplen); err != nil {
+	at, packets, _, err := repair(f, enc, head, restoreSnaplen)
+	if err != nil {
 		t.Fatalf("%s: %v", path, err)
 	}
-	if r.packets != want {
-		t.Errorf("%s: %d packets, want %d", path, r.packets, want)
+	if packets != want {
+		t.Errorf("%s: %d packets, want %d", path, packets, want)
 	}
-	if _, err := f.Write(enc.Packet(nil, 0, 3, 4, 5, nil, make([]byte, 5))); err != nil {
+	if _, err := f.WriteAt(enc.Packet(nil, 0, 3, 4, 5, nil, make([]byte, 5)), at); err != nil {
 		t.Fatal(err)
 	}
 	in, err := os.Open(path)
@@ -101,7 +101,7 @@ func TestResumeForeign(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := (&resumption{}).resume(f, pcap.Classic{}, nil, restoreSnaplen); err == nil {
+		if _, _, _, err := repair(f, pcap.Classic{}, nil, restoreSnaplen); err == nil {
 			t.Errorf("%s was taken", name)
 		}
 		f.Close()
@@ -121,12 +121,12 @@ func FuzzWhole(f *testing.F) {
 		if ng {
 			enc = pcap.NG{}
 		}
-		n, err := (&resumption{}).whole(bytes.NewReader(file), enc, restoreSnaplen)
+		n, _, _, err := whole(bytes.NewReader(file), enc, restoreSnaplen)
 		if err == nil && n > int64(len(file)) {
 			t.Errorf("%d whole bytes of %d", n, len(file))
 		}
 		if err == nil && n > 0 {
-			again, err := (&resumption{}).whole(bytes.NewReader(file[:n]), enc, restoreSnaplen)
+			again, _, _, err := whole(bytes.NewReader(file[:n]), enc, restoreSnaplen)
 			if err != nil || again != n {
 				t.Errorf("%d, then %d, %v", n, again, err)
 			}

@@ -30,6 +30,7 @@ const (
 	frameSize   = 2048
 	retireAfter = 64 * time.Millisecond
 	downSettles = time.Second // packets later than this are of an interface that is up again
+	countsEvery = 1024        // blocks: the kernel counts with 32 bits
 )
 
 // ringBlocks is the size of the ring of a capture beside others.
@@ -40,13 +41,13 @@ func ringBlocks(others int) int {
 // Offsets in struct tpacket_block_desc, tpacket3_hdr and the sockaddr_ll
 // behind it (linux/if_packet.h).
 const (
-	blockStatus, blockPackets, blockFirst                = 8, 12, 16
-	pktNext, pktSec, pktNsec, pktKept, pktLen            = 0, 4, 8, 12, 16
-	pktStatus, pktMac, pktTCI, pktTPID, pktHeader        = 20, 24, 32, 36, 48
-	pktIndex                                             = pktHeader + 4
-	statusUser                                    uint32 = 1
-	statusTagged, statusTPID                             = 1 << 4, 1 << 6
-	tpidDefault                                          = 0x8100
+	blockStatus, blockPackets, blockFirst, blockNumber        = 8, 12, 16, 24
+	pktNext, pktSec, pktNsec, pktKept, pktLen                 = 0, 4, 8, 12, 16
+	pktStatus, pktMac, pktTCI, pktTPID, pktHeader             = 20, 24, 32, 36, 48
+	pktIndex                                                  = pktHeader + 4
+	statusUser                                         uint32 = 1
+	statusTagged, statusTPID                                  = 1 << 4, 1 << 6
+	tpidDefault                                               = 0x8100
 )
 
 var (
@@ -60,16 +61,18 @@ type ring struct {
 	file   *os.File
 	conn   syscall.RawConn
 	mem    []byte
-	blocks int // in mem
-	next   int // block to read next
+	blocks int    // in mem
+	read   uint64 // blocks given back so far; the kernel numbers them from 1
 	woken  chan struct{}
-	bound  int // interface index, 0 for all
+	bound  int     // interface index, 0 for all
+	note   *uint64 // the same for a later process
 	// downAt is when the interface was set down, else zero: it may come back, or
 	// be gone without a further word.
 	downAt time.Time
 
 	mu       sync.Mutex // guards the fields below
-	received uint64
+	counts   cell       // while the ring is open
+	received uint64     // then
 	dropped  uint64
 	closed   bool
 }
@@ -84,39 +87,66 @@ type packet struct {
 	tpid, tci uint16
 }
 
-// openRing makes a socket that gets nothing yet: set the filter, then bind.
-func openRing(blocks int) (*ring, error) {
+// openRing makes a socket that gets nothing yet: set the filter, then bind. It
+// counts in m, and notes there what a later process needs to know.
+func openRing(blocks int, m *memory) (*ring, error) {
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, os.NewSyscallError("packet socket", err)
 	}
-	mem, err := mapRing(fd, blocks)
+	if err := setRing(fd, blocks); err != nil {
+		return nil, errors.Join(err, unix.Close(fd))
+	}
+	*m.word(wordBlocks) = uint64(blocks)
+	return newRing(os.NewFile(uintptr(fd), "packet socket"), m)
+}
+
+// adoptRing goes on with the ring of an earlier process, whose memory is m.
+func adoptRing(socket *os.File, m *memory) (*ring, error) {
+	r, err := newRing(socket, m)
 	if err != nil {
-		_ = unix.Close(fd)
 		return nil, err
 	}
-	r := &ring{file: os.NewFile(uintptr(fd), "packet socket"), mem: mem, blocks: blocks, woken: make(chan struct{}, 1)}
-	if r.conn, err = r.file.SyscallConn(); err != nil {
-		_ = r.close()
-		return nil, err
+	r.bound, r.read = int(*m.word(wordBound)), m.reader.current()[0]
+	if r.read > 0 { // the process may have been killed before it gave the last one back
+		last := int((r.read-1)%uint64(r.blocks)) * blockSize
+		number := (*uint64)(unsafe.Pointer(&r.mem[last+blockNumber]))
+		if atomic.LoadUint32(r.word(last+blockStatus))&statusUser != 0 && atomic.LoadUint64(number) == r.read {
+			r.free(last)
+		}
 	}
 	return r, nil
 }
 
-func mapRing(fd, blocks int) ([]byte, error) {
+// newRing maps the ring of a socket. On an error the socket is closed.
+func newRing(socket *os.File, m *memory) (*ring, error) {
+	r := &ring{file: socket, blocks: int(*m.word(wordBlocks)), counts: m.counts, note: m.word(wordBound), woken: make(chan struct{}, 1)}
+	conn, err := socket.SyscallConn()
+	if err == nil {
+		r.conn = conn
+		err = r.control("map packet ring", func(fd int) (err error) {
+			r.mem, err = unix.Mmap(fd, 0, blockSize*r.blocks, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+			return err
+		})
+	}
+	if err != nil {
+		return nil, errors.Join(err, socket.Close())
+	}
+	r.addLocked() // what the kernel told when the process before was killed
+	return r, nil
+}
+
+func setRing(fd, blocks int) error {
 	if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_VERSION, unix.TPACKET_V3); err != nil {
-		return nil, os.NewSyscallError("packet ring version 3", err)
+		return os.NewSyscallError("packet ring version 3", err)
 	}
 	req := unix.TpacketReq3{
 		Block_size: blockSize, Block_nr: uint32(blocks),
 		Frame_size: frameSize, Frame_nr: blockSize / frameSize * uint32(blocks),
 		Retire_blk_tov: uint32(retireAfter / time.Millisecond),
 	}
-	if err := unix.SetsockoptTpacketReq3(fd, unix.SOL_PACKET, unix.PACKET_RX_RING, &req); err != nil {
-		return nil, os.NewSyscallError(fmt.Sprintf("packet ring of %d KiB", blocks*blockSize>>10), err)
-	}
-	mem, err := unix.Mmap(fd, 0, blockSize*blocks, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	return mem, os.NewSyscallError("map packet ring", err)
+	err := unix.SetsockoptTpacketReq3(fd, unix.SOL_PACKET, unix.PACKET_RX_RING, &req)
+	return os.NewSyscallError(fmt.Sprintf("packet ring of %d KiB", blocks*blockSize>>10), err)
 }
 
 // control runs f on the socket.
@@ -144,6 +174,7 @@ func (r *ring) filter(prog []bpf.RawInstruction) error {
 // bind starts the flow from the interface with this index, or all for 0.
 func (r *ring) bind(index int) error {
 	r.bound = index
+	*r.note = uint64(index)
 	var all [2]byte
 	binary.BigEndian.PutUint16(all[:], unix.ETH_P_ALL)
 	return r.control("bind packet socket", func(fd int) error {
@@ -164,14 +195,17 @@ func (r *ring) promiscuous(index int, on bool) error {
 
 func (r *ring) word(offset int) *uint32 { return (*uint32)(unsafe.Pointer(&r.mem[offset])) }
 
+// next is where the block begins that comes next.
+func (r *ring) next() int { return int(r.read%uint64(r.blocks)) * blockSize }
+
 // ready reports whether a block waits for the reader.
 func (r *ring) ready() bool {
-	return atomic.LoadUint32(r.word(r.next*blockSize+blockStatus))&statusUser != 0
+	return atomic.LoadUint32(r.word(r.next()+blockStatus))&statusUser != 0
 }
 
 // pending reports whether the kernel is filling a block.
 func (r *ring) pending() bool {
-	return atomic.LoadUint32(r.word(r.next*blockSize+blockPackets)) != 0
+	return atomic.LoadUint32(r.word(r.next()+blockPackets)) != 0
 }
 
 // wait returns when a block is ready, when the interface has been set down, at
@@ -238,6 +272,20 @@ func (r *ring) unbound(fd int) bool {
 	return r.bound != 0 && err == nil && ok && ll.Ifindex != r.bound
 }
 
+// look finds out, after a time in which nobody watched, whether the interface is
+// there and up.
+func (r *ring) look(ifname string) {
+	if flags, err := linkFlags(ifname); err != nil || flags&unix.IFF_UP == 0 {
+		r.setDown()
+	}
+	_ = r.control("packet socket", func(fd int) error {
+		if r.unbound(fd) {
+			r.setDown()
+		}
+		return nil
+	})
+}
+
 // wake makes wait return, now or when it is called next.
 func (r *ring) wake() {
 	r.wakeAt(time.Unix(1, 0))
@@ -250,22 +298,27 @@ func (r *ring) wake() {
 // wakeAt sets the time at which wait returns at the latest; zero for never.
 func (r *ring) wakeAt(t time.Time) { _ = r.file.SetReadDeadline(t) }
 
-// drain calls f for every packet of the blocks that are ready, at most an eighth
-// of the ring, and returns how many those were. The packet is valid during the call.
-func (r *ring) drain(f func(*packet)) (blocks int) {
-	for ; blocks < r.blocks/8 && r.ready(); blocks++ {
-		r.walk(r.mem[r.next*blockSize:(r.next+1)*blockSize], f)
-		atomic.StoreUint32(r.word(r.next*blockSize+blockPackets), 0)
-		atomic.StoreUint32(r.word(r.next*blockSize+blockStatus), 0)
-		r.next = (r.next + 1) % r.blocks
-		if time.Since(r.downAt) > downSettles {
-			r.downAt = time.Time{}
-		}
+// release gives the next block back to the kernel.
+func (r *ring) release() {
+	r.free(r.next())
+	r.read++
+	if time.Since(r.downAt) > downSettles {
+		r.downAt = time.Time{}
 	}
-	return blocks
+	if r.read%countsEvery == 0 {
+		r.stats()
+	}
 }
 
-func (r *ring) walk(block []byte, f func(*packet)) {
+func (r *ring) free(block int) {
+	atomic.StoreUint32(r.word(block+blockPackets), 0)
+	atomic.StoreUint32(r.word(block+blockStatus), 0)
+}
+
+// walk calls f for every packet of the next block, which is ready. The packet
+// is valid during the call.
+func (r *ring) walk(f func(*packet)) {
+	block := r.mem[r.next() : r.next()+blockSize]
 	at := int(native.Uint32(block[blockFirst:]))
 	var p packet
 	for range native.Uint32(block[blockPackets:]) {
@@ -294,6 +347,7 @@ func (r *ring) stats() (received, dropped uint64) {
 	defer r.mu.Unlock()
 	if !r.closed {
 		r.countLocked()
+		return r.counts.current()[0], r.counts.current()[1]
 	}
 	return r.received, r.dropped
 }
@@ -301,13 +355,23 @@ func (r *ring) stats() (received, dropped uint64) {
 // countLocked adds the kernel's counters, which reading sets to zero.
 func (r *ring) countLocked() {
 	_ = r.control("packet statistics", func(fd int) error {
-		s, err := unix.GetsockoptTpacketStatsV3(fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
-		if err == nil {
-			r.received += uint64(s.Packets - s.Drops)
-			r.dropped += uint64(s.Drops)
+		size := uint32(unsafe.Sizeof(unix.TpacketStatsV3{}))
+		_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_PACKET, unix.PACKET_STATISTICS,
+			uintptr(unsafe.Pointer(&r.counts.current()[2])), uintptr(unsafe.Pointer(&size)), 0)
+		if errno != 0 {
+			return errno
 		}
-		return err
+		r.addLocked()
+		return nil
 	})
+}
+
+// addLocked adds the kernel's last answer, which it wrote into the record: a
+// process that is killed meanwhile loses none.
+func (r *ring) addLocked() {
+	now := r.counts.current()
+	s := (*unix.TpacketStatsV3)(unsafe.Pointer(&now[2]))
+	r.counts.store(record4{now[0] + uint64(s.Packets-s.Drops), now[1] + uint64(s.Drops)})
 }
 
 // close frees socket and ring. The reader must have ended; counters stay.
@@ -317,26 +381,42 @@ func (r *ring) close() error {
 	if r.closed {
 		return nil
 	}
-	if r.conn != nil {
-		r.countLocked()
-	}
+	r.countLocked()
+	r.received, r.dropped = r.counts.current()[0], r.counts.current()[1]
 	r.closed = true
 	return errors.Join(unix.Munmap(r.mem), r.file.Close())
 }
 
 // linkIndex is the index of a network interface.
 func linkIndex(name string) (int, error) {
+	req, err := askLink(name, unix.SIOCGIFINDEX)
+	if err != nil {
+		return 0, err
+	}
+	return int(int32(req.Uint32())), nil
+}
+
+// linkFlags are the flags of a network interface, see netdevice(7).
+func linkFlags(name string) (uint16, error) {
+	req, err := askLink(name, unix.SIOCGIFFLAGS)
+	if err != nil {
+		return 0, err
+	}
+	return req.Uint16(), nil
+}
+
+func askLink(name string, what uint) (*unix.Ifreq, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return 0, os.NewSyscallError("socket", err)
+		return nil, os.NewSyscallError("socket", err)
 	}
 	defer unix.Close(fd)
 	req, err := unix.NewIfreq(name)
 	if err != nil {
-		return 0, fmt.Errorf("interface name %q: %w", name, err)
+		return nil, fmt.Errorf("interface name %q: %w", name, err)
 	}
-	if err := unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, req); err != nil {
-		return 0, fmt.Errorf("interface %s: %w", name, err)
+	if err := unix.IoctlIfreq(fd, what, req); err != nil {
+		return nil, fmt.Errorf("interface %s: %w", name, err)
 	}
-	return int(int32(req.Uint32())), nil
+	return req, nil
 }

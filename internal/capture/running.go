@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"minimega/internal/capture/pcap"
+	"minimega/internal/host"
 	"minimega/internal/journal"
 )
 
@@ -27,10 +28,13 @@ type running struct {
 	entry   *journal.Entry
 	log     *slog.Logger
 
-	ring *ring
-	sink *sink
-	sel  *selector
-	set  *linkSet // links of a bridge; nil for a single interface
+	ring   *ring
+	mem    *memory
+	shared *os.File   // mem, for the holder
+	holder *host.Proc // nil if there is none
+	sink   *sink
+	sel    *selector
+	set    *linkSet // links of a bridge; nil for a single interface
 
 	iface    string // name of the single interface
 	stopping atomic.Bool
@@ -41,6 +45,22 @@ type running struct {
 	head     []byte         // addresses and tags of the frame being written
 }
 
+// open makes ring and memory, or takes what was kept.
+func (c *running) open(blocks int, old *resumption) (err error) {
+	if old.keeps() {
+		k := old.kept
+		c.mem, c.shared = k.mem, k.memory
+		c.ring, err = adoptRing(k.socket, c.mem)
+		k.mem, k.memory, k.socket = nil, nil, nil // ours now
+	} else if c.mem, c.shared, err = newMemory(); err == nil {
+		c.ring, err = openRing(blocks, c.mem)
+	}
+	if err != nil && c.mem != nil {
+		err = errors.Join(err, c.mem.close(), c.shared.Close())
+	}
+	return err
+}
+
 // stop tells the capture to end; done says when it has.
 func (c *running) stop() {
 	c.stopping.Store(true)
@@ -49,10 +69,12 @@ func (c *running) stop() {
 
 func (c *running) wake() { c.ring.wake() }
 
-// run is the capture's goroutine.
-func (c *running) run() {
+// run is the capture's goroutine. With an error it only ends.
+func (c *running) run(err error) {
 	defer close(c.done)
-	err := c.loop()
+	if err == nil {
+		err = c.loop()
+	}
 	gone := errors.Is(err, errGone)
 	if err == nil || gone {
 		c.finish()
@@ -68,8 +90,12 @@ func (c *running) run() {
 		c.log.Info("capture ended: its interface disappeared", "path", c.spec.Path)
 		err = nil
 	}
+	closeErr = errors.Join(closeErr, c.mem.close())
 	if err := c.entry.Remove(); err != nil {
 		c.log.Warn("a capture that ended will be taken up by the next minimega", "path", c.spec.Path, "error", err)
+	}
+	if err := endHolder(c.holder); err != nil {
+		c.log.Warn("the process that holds a capture's socket remains", "path", c.spec.Path, "error", err)
 	}
 	if c.err = errors.Join(err, closeErr); c.err != nil {
 		c.log.Error("capture ended", "path", c.spec.Path, "error", c.err)
@@ -91,13 +117,11 @@ func (c *running) loop() error {
 		if err := c.sink.failure(); err != nil || c.stopping.Load() {
 			return err
 		}
-		if c.set != nil {
-			if err := c.follow(); err != nil {
-				return err
-			}
+		if err := c.follow(); err != nil {
+			return err
 		}
 		err := c.ring.wait()
-		h.set(c.ring.drain(c.packet) > 1)
+		h.set(c.drain() > 1)
 		left = c.sink.flush()
 		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			return err
@@ -105,17 +129,30 @@ func (c *running) loop() error {
 	}
 }
 
+// drain takes the blocks that are ready, at most an eighth of the ring, and
+// returns how many those were. A block goes back to the kernel once its records
+// are in memory that survives us.
+func (c *running) drain() (blocks int) {
+	for ; blocks < c.ring.blocks/8 && c.ring.ready(); blocks++ {
+		c.sink.reserve(blockSize)
+		c.ring.walk(c.packet)
+		c.sink.commit(c.ring.read + 1)
+		c.ring.release()
+	}
+	return blocks
+}
+
 // finish takes in what the kernel has not passed on yet.
 func (c *running) finish() {
 	if err := c.ring.filter(acceptUpTo(0)); err != nil {
 		c.log.Debug("capture goes on while it ends", "path", c.spec.Path, "error", err)
 	}
-	for c.ring.drain(c.packet) > 0 {
+	for c.drain() > 0 {
 	}
 	for until := time.Now().Add(2 * retireAfter); c.ring.pending() && time.Now().Before(until); {
 		c.ring.wakeAt(until)
 		err := c.ring.wait()
-		for c.ring.drain(c.packet) > 0 {
+		for c.drain() > 0 {
 		}
 		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, errGone) {
 			return
@@ -131,7 +168,7 @@ func (c *running) packet(p *packet) {
 		if l = c.set.at(p); l == nil {
 			return
 		}
-		iface, vlan = l.number, l.link.VLAN
+		iface, vlan = l.number, l.Link.VLAN
 	}
 	if !c.sel.wants(p, vlan) {
 		return

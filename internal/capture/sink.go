@@ -4,9 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -14,17 +14,20 @@ import (
 	"minimega/internal/errs"
 )
 
-// Between ring and file lie up to 32 chunks of 1 MiB, made only when the disk
-// is slower than the packets. They hold whole records, so that a file is
-// readable whenever its writer dies.
+// Between ring and file lie up to 32 chunks of 1 MiB, which take memory only
+// when the disk is slower than the packets. They hold whole records, so that a
+// file is readable whenever its writer dies.
 const (
 	chunkSize  = 1 << 20
 	chunkStart = 32 << 10
 	chunkQueue = 32
+	chunkRests = time.Second // until unused memory is given back
 )
 
-// chunk is a run of whole records.
+// chunk is a run of whole records, in a slot of the memory.
 type chunk struct {
+	number  uint64 // from 1
+	slot    int
 	b       []byte
 	packets uint64
 	bytes   uint64
@@ -35,9 +38,10 @@ type chunk struct {
 type sink struct {
 	file   *os.File
 	enc    pcap.Encoder
-	cur    chunk
+	mem    *memory
+	blocks uint64 // of the ring, taken in
+	cur    chunk  // its b is nil while it has no slot
 	queue  chan chunk
-	free   sync.Pool
 	failed func() // called once, when writing has failed
 	done   chan struct{}
 
@@ -95,48 +99,62 @@ func begin(f *os.File, head []byte) error {
 	if _, err := f.WriteAt(head, 0); err != nil {
 		return fileError(errors.Join(err, f.Truncate(0)))
 	}
-	_, err := f.Seek(int64(len(head)), 0)
-	return err
+	return nil
 }
 
-// newSink starts the writer of a file that has its head.
-func newSink(f *os.File, enc pcap.Encoder, failed func()) *sink {
-	s := &sink{file: f, enc: enc, failed: failed, queue: make(chan chunk, chunkQueue), done: make(chan struct{})}
+// newSink starts the writer of a file, which goes on where mem says.
+func newSink(f *os.File, enc pcap.Encoder, mem *memory, failed func()) *sink {
+	s := &sink{file: f, enc: enc, mem: mem, failed: failed, queue: make(chan chunk, chunkQueue), done: make(chan struct{})}
+	s.blocks, s.cur.number = mem.reader.current()[0], mem.reader.current()[1]
+	s.packets.Store(mem.file.current()[2])
+	s.bytes.Store(mem.file.current()[3])
 	go s.write()
 	return s
 }
 
-// packet adds a record and passes a full chunk on, waiting for room.
+// packet adds a record, for which reserve has made room.
 func (s *sink) packet(iface int, sec, nsec uint32, length int, head, tail []byte) {
-	s.cur.b = s.enc.Packet(s.room(), iface, sec, nsec, length, head, tail)
+	s.cur.b = s.enc.Packet(s.cur.b, iface, sec, nsec, length, head, tail)
 	s.cur.packets++
 	s.cur.bytes += uint64(len(head) + len(tail))
-	if len(s.cur.b) >= chunkSize-(64<<10) {
+}
+
+// record adds what f appends, at most recordMost bytes.
+func (s *sink) record(f func(dst []byte) []byte) {
+	s.reserve(recordMost)
+	s.cur.b = f(s.cur.b)
+	s.commit(s.blocks)
+}
+
+// recordMost is more than any record takes that is not a packet: a few texts of
+// at most 64 KiB.
+const recordMost = 256 << 10
+
+// reserve makes room for n bytes, waiting for it if the writer is behind. That
+// of a block is enough for its records: the kernel's own heads are longer.
+func (s *sink) reserve(n int) {
+	if s.cur.b != nil && cap(s.cur.b)-len(s.cur.b) < n {
 		s.pass()
 	}
-}
-
-// record adds what f appends.
-func (s *sink) record(f func(dst []byte) []byte) { s.cur.b = f(s.room()) }
-
-// room is the current chunk's buffer.
-func (s *sink) room() []byte {
-	switch {
-	case s.cur.b == nil:
-		if b, ok := s.free.Get().(*[]byte); ok {
-			s.cur.b = (*b)[:0]
-		} else {
-			s.cur.b = make([]byte, 0, chunkStart)
-		}
-	case cap(s.cur.b)-len(s.cur.b) < 4096 && cap(s.cur.b) < chunkSize:
-		s.cur.b = append(make([]byte, 0, chunkSize), s.cur.b...)
+	if s.cur.b == nil {
+		s.cur.slot = s.mem.take()
+		s.cur.b = s.mem.slot(s.cur.slot)[:0]
 	}
-	return s.cur.b
 }
 
+// commit makes what was added count, together with the blocks that it is from.
+func (s *sink) commit(blocks uint64) {
+	s.blocks = blocks
+	s.mem.reader.store(record4{blocks, s.cur.number, uint64(s.cur.slot), uint64(len(s.cur.b))})
+}
+
+// pass hands the current chunk to the writer.
 func (s *sink) pass() {
+	next := s.cur.number + 1
+	*s.mem.label(s.cur.slot) = [slotWords]uint64{s.cur.number, uint64(len(s.cur.b))}
+	s.mem.reader.store(record4{s.blocks, next, noSlot, 0})
 	s.queue <- s.cur
-	s.cur = chunk{}
+	s.cur = chunk{number: next}
 }
 
 // flush passes the current chunk on if the writer has nothing to do. It
@@ -171,39 +189,59 @@ func (s *sink) write() {
 	defer close(s.done)
 	var h hurry
 	defer func() { h.set(false) }()
-	for c := range s.queue {
-		h.set(len(s.queue) > 0)
-		if s.err.Load() != nil {
-			continue
+	rest := time.NewTimer(chunkRests)
+	defer rest.Stop()
+	for {
+		select {
+		case c, ok := <-s.queue:
+			if !ok {
+				return
+			}
+			h.set(len(s.queue) > 0)
+			s.take(c)
+			rest.Reset(chunkRests)
+		case <-rest.C:
+			s.mem.trim()
 		}
-		if err := s.put(c); err != nil {
-			s.err.Store(&err)
-			s.failed()
-			continue
-		}
-		s.packets.Add(c.packets)
-		s.bytes.Add(c.bytes)
-		s.free.Put(&c.b)
 	}
 }
 
-// put writes a chunk. When only part of it fits, the file is cut to whole records.
-func (s *sink) put(c chunk) error {
-	n, err := s.file.Write(c.b)
+// take writes a chunk, unless writing has failed.
+func (s *sink) take(c chunk) {
+	defer s.mem.give(c.slot, len(c.b))
+	if s.err.Load() != nil {
+		return
+	}
+	if err := s.put(c); err != nil {
+		s.err.Store(&err)
+		s.failed()
+	}
+	s.packets.Store(s.mem.file.current()[2])
+	s.bytes.Store(s.mem.file.current()[3])
+}
+
+func (s *sink) put(c chunk) error { return put(s.file, s.enc, s.mem, c) }
+
+// put writes a chunk and notes that. When only part of it fits, the file is cut
+// to whole records.
+func put(f *os.File, enc pcap.Encoder, m *memory, c chunk) error {
+	was := *m.file.current()
+	at := int64(was[1])
+	_, err := f.WriteAt(c.b, at)
 	if err == nil {
+		m.file.store(record4{c.number, was[1] + uint64(len(c.b)), was[2] + c.packets, was[3] + c.bytes})
 		return nil
 	}
 	err = fileError(err)
-	whole := s.enc.Whole(c.b, n)
-	if whole < n {
-		at, seekErr := s.file.Seek(0, 1)
-		if seekErr == nil {
-			seekErr = s.file.Truncate(at - int64(n-whole))
-		}
-		err = errors.Join(err, seekErr)
+	n := 0 // WriteAt tells less than it wrote
+	if info, statErr := f.Stat(); statErr == nil {
+		n = int(min(max(info.Size()-at, 0), int64(len(c.b))))
 	}
-	packets, bytes := s.enc.Count(c.b[:whole])
-	s.packets.Add(packets)
-	s.bytes.Add(bytes)
+	whole := enc.Whole(c.b, n)
+	if whole < n {
+		err = errors.Join(err, f.Truncate(at+int64(whole)))
+	}
+	packets, bytes := enc.Count(c.b[:whole])
+	m.file.store(record4{c.number, was[1] + uint64(whole), was[2] + packets, was[3] + bytes})
 	return err
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"minimega/internal/basedir"
+	"minimega/internal/capture"
 	"minimega/internal/host"
 	"minimega/internal/network/linux"
 )
@@ -33,7 +34,7 @@ func (d *Daemon) endProcesses(ctx context.Context) error {
 	list, err := host.Processes()
 	failed := []error{err}
 	for _, p := range list {
-		if p.Pid == os.Getpid() || !d.isMachine(p.Args) {
+		if p.Pid == os.Getpid() || !d.isMachine(p.Args) && !d.holdsCapture(p.Args) {
 			continue
 		}
 		proc, err := host.AdoptProc(p.Pid)
@@ -55,6 +56,13 @@ func (d *Daemon) isMachine(args []string) bool {
 		}
 	}
 	return false
+}
+
+// holdsCapture reports whether a command line is that of the holder of a capture
+// of this base directory.
+func (d *Daemon) holdsCapture(args []string) bool {
+	entry := capture.Holder(args)
+	return entry != "" && filepath.Dir(filepath.Dir(entry)) == d.cfg.Base
 }
 
 // sweepLinks removes interfaces of this owner, and those named like taps of a

@@ -32,7 +32,7 @@ func Processes() ([]Process, error) {
 		if err != nil || !ours(pid) {
 			continue
 		}
-		if args := arguments(pid); args != nil {
+		if args := Arguments(pid); args != nil {
 			list = append(list, Process{pid, args})
 		}
 	}
@@ -48,8 +48,9 @@ func ours(pid int) bool {
 	return ok && int(st.Uid) == os.Geteuid()
 }
 
-// arguments returns nil for what has ended and for threads of the kernel.
-func arguments(pid int) []string {
+// Arguments returns the command line of a process, nil for one that has ended
+// and for threads of the kernel.
+func Arguments(pid int) []string {
 	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 	if err != nil || len(line) == 0 {
 		return nil

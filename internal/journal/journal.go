@@ -110,6 +110,14 @@ func (e *Entry) number() int {
 	return n
 }
 
+// Path is the path of the entry's file; "" of no entry.
+func (e *Entry) Path() string {
+	if e == nil {
+		return ""
+	}
+	return e.path
+}
+
 // Read unmarshals the entry.
 func (e *Entry) Read(v any) error {
 	if err := json.Unmarshal(e.data, v); err != nil {

@@ -1,0 +1,210 @@
+package capture
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"minimega/internal/host/hosttest"
+)
+
+// standIn in the environment makes the test program a daemon that captures and
+// nothing else: it restores what its journal has or starts, says so, and ends
+// when its input does.
+const standIn = "CAPTURE_TEST_DAEMON"
+
+// order is what the stand-in gets in its environment.
+type order struct {
+	Dir    string // of the journal
+	Path   string // of the file
+	Link   string
+	Bridge bool // capture the link as one of a bridge
+	VLAN   int
+}
+
+// told is what it says: a line when it captures, another at its end.
+type told struct {
+	Restored int
+	Infos    []Info
+}
+
+func runStandIn(text string) error {
+	var o order
+	if err := json.Unmarshal([]byte(text), &o); err != nil {
+		return err
+	}
+	m := Open(o.Dir, slog.New(slog.NewTextHandler(os.Stderr, nil)))
+	ctx := context.Background()
+	links := func(string) LinkSource { return standing{{Name: o.Link, VLAN: o.VLAN}} }
+	n, err := m.Restore(ctx, links)
+	if err == nil && n == 0 {
+		spec := Spec{Namespace: "ns", VM: "foo", Path: o.Path}
+		if o.Bridge {
+			spec.Bridge = "bridge"
+			err = m.StartLinks(ctx, spec, links(""))
+		} else {
+			err = m.StartLink(ctx, spec, o.Link)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	out := json.NewEncoder(os.Stdout)
+	if err := out.Encode(told{n, m.List()}); err != nil {
+		return err
+	}
+	_, _ = bufio.NewReader(os.Stdin).ReadByte()
+	infos := m.List()
+	if err := m.Close(ctx); err != nil {
+		return err
+	}
+	return out.Encode(told{n, infos})
+}
+
+// standing are links that never change.
+type standing []Link
+
+func (s standing) Links() ([]Link, <-chan struct{}) { return s, nil }
+
+// capturer is a stand-in that runs.
+type capturer struct {
+	cmd *exec.Cmd
+	in  interface{ Close() error }
+	out *json.Decoder
+}
+
+func startCapturer(t *testing.T, o order) (*capturer, told) {
+	t.Helper()
+	text, err := json.Marshal(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &capturer{cmd: exec.Command(self)}
+	c.cmd.Env = append(os.Environ(), standIn+"="+string(text))
+	c.cmd.Stderr = os.Stderr
+	in, err := c.cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := c.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.kill)
+	c.in, c.out = in, json.NewDecoder(out)
+	return c, c.hear(t)
+}
+
+func (c *capturer) hear(t *testing.T) (said told) {
+	t.Helper()
+	if err := c.out.Decode(&said); err != nil {
+		t.Fatalf("the stand-in says nothing: %v", err)
+	}
+	return said
+}
+
+func (c *capturer) kill() {
+	_ = c.cmd.Process.Kill()
+	_ = c.cmd.Wait()
+}
+
+// stop ends it as a daemon ends, and returns what it said.
+func (c *capturer) stop(t *testing.T) told {
+	t.Helper()
+	_ = c.in.Close()
+	said := c.hear(t)
+	if err := c.cmd.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	return said
+}
+
+// numbered floods an interface with numbered packets until it is told to stop,
+// and returns how many there were.
+func numbered(t *testing.T, ifname string) (stop func() int) {
+	send := sender(t, ifname)
+	done := make(chan struct{})
+	n := 0
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		tick := time.NewTicker(time.Millisecond)
+		defer tick.Stop()
+		for {
+			for range 25 {
+				send(udpFrame(7, n, 400))
+				n++
+			}
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+			}
+		}
+	})
+	return func() int { close(done); wg.Wait(); return n }
+}
+
+// A process that captures may be killed at any moment: the next one goes on, and
+// every packet is in the file once, those of the time between as well.
+func TestSurvivesBeingKilled(t *testing.T) {
+	for _, o := range []order{{Path: "a.pcap"}, {Path: "a.pcapng"}, {Path: "b.pcap", Bridge: true, VLAN: 5}, {Path: "b.pcapng", Bridge: true}} {
+		t.Run(o.Path, func(t *testing.T) {
+			a, b := veth(t)
+			dir := t.TempDir()
+			hosttest.Machine{Marks: []string{dir}}.Check(t)
+			o.Dir, o.Path, o.Link = filepath.Join(dir, "journal"), filepath.Join(dir, o.Path), a
+			const rounds = 8
+			c, _ := startCapturer(t, o)
+			flooded := numbered(t, b)
+			for range rounds {
+				time.Sleep(rand.N(200 * time.Millisecond)) // the moment is the test's subject
+				c.kill()
+				var said told
+				if c, said = startCapturer(t, o); said.Restored != 1 {
+					t.Fatalf("%d captures restored", said.Restored)
+				}
+			}
+			n := flooded()
+			said := c.stop(t)
+			if len(said.Infos) != 1 || said.Infos[0].Drops != 0 {
+				t.Errorf("%+v", said.Infos)
+			}
+			once(t, o.Path, n)
+		})
+	}
+}
+
+// once checks that the packets 0 to n-1 are in a file in their order.
+func once(t *testing.T, path string, n int) {
+	t.Helper()
+	packets, _ := read(t, path)
+	for i, p := range packets {
+		f := p.data
+		if binary.BigEndian.Uint16(f[12:]) == tpidDefault {
+			f = f[4:]
+		}
+		if got := binary.BigEndian.Uint32(f[42:]); int(got) != i {
+			t.Fatalf("packet %d of the file is number %d", i, got)
+		}
+	}
+	if len(packets) != n {
+		t.Fatalf("%d packets in the file, %d sent", len(packets), n)
+	}
+	t.Logf("%d packets, each once", n)
+}
