@@ -1,0 +1,127 @@
+package membership
+
+import (
+	"fmt"
+	"time"
+)
+
+// pulse is this node's own rhythm.
+type pulse struct {
+	at      time.Duration
+	slow    int           // how many times slower than configured
+	starved time.Duration // when a tick last came late
+}
+
+const (
+	silences = 3.5 // heartbeats that must be missing before a link is dead
+	gaps     = 2.5 // times the longest silence seen of late
+	calm     = 10 * time.Second
+)
+
+func (m *Machine) interval() time.Duration { return m.cfg.Heartbeat * time.Duration(m.pulse.slow) }
+
+// starved is called when this process got no time to run for as long as late.
+// What others said in that time may still wait to be read: their silence starts
+// anew. And a machine so busy should have fewer heartbeats to send.
+func (m *Machine) starved(late time.Duration) {
+	m.stats.LateTicks++
+	m.pulse.starved = m.now
+	m.pulse.slow = min(2*m.pulse.slow, slowest)
+	m.pulse.at = m.now
+	for _, l := range m.order {
+		l.heard = min(m.now, l.heard+late+m.cfg.Heartbeat)
+	}
+}
+
+// beat shows the neighbours that the node lives, and looks after old things.
+func (m *Machine) beat() {
+	if m.pulse.slow > 1 && m.now-m.pulse.starved > calm {
+		m.pulse.slow /= 2
+		m.pulse.starved = m.now
+	}
+	for _, l := range m.order {
+		l.gap -= l.gap / 32
+		if l.ready && m.now-l.sent >= m.interval()/2 {
+			m.sendBeat(l, false)
+		}
+	}
+	m.pulse.at = m.now + m.between(m.interval()*9/10, m.interval())
+	m.table.expire(m.now, m.cfg.MSA)
+	sooner(&m.seek.at, m.now)
+}
+
+func (m *Machine) sendBeat(l *link, probe bool) {
+	m.send(l, beat{probe: probe, interval: uint64(m.interval() / time.Millisecond), digest: m.table.digest}.encode())
+}
+
+// alive notes a sign of life, and learns from how long it took: where messages
+// come late because a machine is busy, more patience is due.
+func (l *link) alive(now time.Duration) {
+	l.gap = max(l.gap, now-l.heard)
+	l.heard, l.probed = now, false
+}
+
+// timeout is how long a link may be silent.
+func (m *Machine) timeout(l *link) time.Duration {
+	t := time.Duration(silences * float64(max(l.interval, m.interval())))
+	return min(max(t, time.Duration(gaps*float64(l.gap))), m.cfg.MSA)
+}
+
+// deadline is when the next link is to be probed or given up.
+func (m *Machine) deadline() time.Duration {
+	at := never
+	for _, l := range m.order {
+		t := m.timeout(l)
+		switch {
+		case !l.probed:
+			t = t * 4 / 7
+		case m.now-l.heard >= t: // spared, as most links are silent
+			t += m.cfg.Heartbeat
+		}
+		at = min(at, l.heard+t)
+	}
+	return at
+}
+
+// checkLinks probes who is silent, and gives up who stays so. When most links
+// are silent at once the fault is rather here, and they get some more time.
+func (m *Machine) checkLinks() {
+	var silent []*link
+	for _, l := range m.order {
+		switch t := m.timeout(l); {
+		case m.now-l.heard >= t:
+			silent = append(silent, l)
+		case !l.probed && m.now-l.heard >= t*4/7:
+			l.probed = true
+			if l.ready {
+				m.sendBeat(l, true)
+			}
+		}
+	}
+	if len(silent) > 1 && 2*len(silent) > len(m.order) {
+		patient := silent[:0]
+		for _, l := range silent {
+			if m.now-l.heard >= m.timeout(l)+m.cfg.Heartbeat {
+				patient = append(patient, l)
+			}
+		}
+		silent = patient
+	}
+	for _, l := range silent {
+		m.stats.Suspected++
+		m.drop(l, fmt.Sprintf("nothing was heard for %v", (m.now-l.heard).Round(time.Millisecond)), 0)
+	}
+}
+
+func (m *Machine) onBeat(l *link, b []byte) error {
+	p, err := decodeBeat(b)
+	if err != nil {
+		return err
+	}
+	l.interval = min(max(time.Duration(min(p.interval, 1<<20))*time.Millisecond, 100*time.Millisecond), maxInterval)
+	if p.probe {
+		m.sendBeat(l, false)
+	}
+	m.compareDigest(l, p.digest)
+	return nil
+}
