@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -23,6 +24,8 @@ type record struct {
 	HostTaps []PortSpec
 	Bridges  []bridgeRecord
 	Mirrors  []Mirror
+	Overlay  *Overlay                `json:",omitempty"`
+	Peers    map[string][]netip.Addr `json:",omitempty"` // by namespace
 }
 
 type bridgeRecord struct {
@@ -42,6 +45,9 @@ func (m *Manager) recordText() []byte {
 		}
 	}
 	m.mu.Lock()
+	if m.overlays.on {
+		r.Overlay, r.Peers = new(m.overlays.conf), maps.Clone(m.overlays.peers)
+	}
 	for _, name := range slices.Sorted(maps.Keys(m.bridges)) {
 		b := m.bridges[name]
 		o := bridgeRecord{Name: name, Preexisting: b.preexisting, Trunks: slices.Clone(b.trunks), Config: maps.Clone(b.config)}
@@ -132,6 +138,7 @@ func (m *Manager) adopt(ctx context.Context, r *record, vms []PortSpec, bad erro
 	for _, x := range r.Mirrors {
 		failed = append(failed, m.restoreMirror(ctx, x))
 	}
+	failed = append(failed, m.restoreOverlay(ctx, r)) // last: it must know of trunks and tunnels
 	m.changed()
 	m.keep()
 	return removed, errors.Join(failed...)

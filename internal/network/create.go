@@ -33,6 +33,7 @@ func (m *Manager) Create(ctx context.Context, specs []PortSpec) ([]Port, error) 
 		return nil, err
 	}
 	m.register(ports)
+	m.joinPorts(ports...)
 	if slices.ContainsFunc(ports, func(p Port) bool { return p.Kind == Host }) {
 		m.keep()
 	}

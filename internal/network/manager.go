@@ -31,7 +31,8 @@ type Manager struct {
 	files   []*statefile.File
 	record  *statefile.File // one of files, for a later daemon; nil without a base
 
-	ops sync.WaitGroup // calls that change something
+	ops     sync.WaitGroup // calls that change something
+	joining chan struct{}  // whoever fits an overlay holds it
 
 	mu       sync.Mutex // guards the fields below; never held over I/O
 	closed   bool
@@ -41,6 +42,7 @@ type Manager struct {
 	mirrors  map[string]string // source by destination
 	leaving  []Port            // released, to be removed by the goroutine below
 	removing bool              // one goroutine removes what is leaving
+	overlays overlays
 }
 
 // port is a port and the right to change it, which is a token in turn.
@@ -56,7 +58,7 @@ func New(dp Datapath, opts Options) (*Manager, error) {
 	if opts.VLAN == nil {
 		opts.VLAN = strconv.Itoa
 	}
-	m := &Manager{dp: dp, opts: opts, ports: map[string]*port{}, reserved: map[string]bool{}, bridges: map[string]*bridge{}, mirrors: map[string]string{}}
+	m := &Manager{joining: make(chan struct{}, 1), dp: dp, opts: opts, ports: map[string]*port{}, reserved: map[string]bool{}, bridges: map[string]*bridge{}, mirrors: map[string]string{}}
 	var err error
 	if m.snooper, err = newSnooper(opts.Log); err != nil {
 		return nil, err
@@ -247,6 +249,7 @@ func (m *Manager) forget(taken []*port, ports []Port) {
 		host = host || p.Kind == Host
 	}
 	m.changed()
+	m.joinPorts(ports...)
 	if host {
 		m.keep()
 	}
@@ -296,9 +299,11 @@ func (m *Manager) move(ctx context.Context, name, bridge string, vlan int) error
 		return err
 	}
 	m.mu.Lock()
-	p.Bridge, p.VLAN = bridge, vlan
+	p.Bridge, p.VLAN, p.Alias = bridge, vlan, ""
+	to := p.Port
 	m.mu.Unlock()
 	m.changed()
+	m.joinPorts(now, to)
 	return nil
 }
 

@@ -43,6 +43,7 @@ type PortSpec struct {
 	VLAN      int    // 0-4095 or Disconnected
 	Owner     string // for people: the VM's name
 	Namespace string
+	Alias     string // "namespace//alias" if the VLAN was named by that: see Manager.Renumber
 	MAC       string // of the NIC behind a tap, as far as known: see Manager.SetMAC
 
 	// Of a Container port, while it is made:
@@ -128,6 +129,14 @@ type (
 	Mirrorer interface {
 		Mirror(ctx context.Context, from, to Port) error
 		Unmirror(ctx context.Context, from, to Port) error
+	}
+	// Overlayer joins VLANs with those of other hosts.
+	Overlayer interface {
+		// SetRemotes joins a VLAN with the same one of the hosts with these
+		// addresses, and no others, until its last port goes. A VLAN without
+		// ports is none.
+		SetRemotes(ctx context.Context, bridge string, vlan int, o Overlay, remotes []netip.Addr) error
+		Overlays() []OverlayInfo
 	}
 	// Leaser gets addresses by DHCP on the outer end of a Host port.
 	Leaser interface {

@@ -45,6 +45,8 @@ type segment struct {
 	// Guarded by Datapath.mu:
 	ports int            // how many use it
 	extra map[string]int // devices of ours that join it with an uplink, by the uplink's name
+	// overlay joins it with other hosts; see there for what guards its fields
+	overlay *overlay
 }
 
 // devicesLocked returns the indices of all devices that we made for the segment.

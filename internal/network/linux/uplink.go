@@ -91,6 +91,7 @@ func (d *Datapath) addUplink(ctx context.Context, name string, u *uplink) error 
 	b.uplinks[u.name] = u
 	segments := slices.Collect(maps.Values(b.segments))
 	d.mu.Unlock()
+	err = d.refit(ctx, b) // first, because there must never be two ways
 	for _, s := range segments {
 		if s.made() && err == nil {
 			err = d.join(ctx, b, s, u)
@@ -226,5 +227,5 @@ func (d *Datapath) leave(ctx context.Context, b *bridge, u *uplink) error {
 	if errors.Is(err, unix.ENODEV) {
 		err = nil // the host lost the interface
 	}
-	return errors.Join(err, d.remove(ctx, doomed))
+	return errors.Join(err, d.remove(ctx, doomed), d.refit(ctx, b))
 }
