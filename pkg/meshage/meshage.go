@@ -24,8 +24,8 @@ var (
 	ErrTooLarge  = errors.New("message too large")
 )
 
-// MaxMessage bounds a request, a reply or a broadcast, in bytes. What may be
-// larger is a stream.
+// MaxMessage bounds a request or a reply, in bytes. What may be larger is a
+// stream. MaxBroadcast bounds a broadcast.
 const MaxMessage = 64 << 20
 
 // Member is a node that can be reached.
@@ -90,6 +90,7 @@ type Mesh interface {
 	// CallAll sends a request to each of to at once. Exactly one reply arrives
 	// for each, in order of arrival, then the channel is closed.
 	CallAll(ctx context.Context, to []string, protocol string, request []byte) <-chan Reply
-	// Broadcast reaches every other member, best effort.
+	// Broadcast reaches every other member, best effort. payload is at most
+	// MaxBroadcast.
 	Broadcast(ctx context.Context, topic string, payload []byte) error
 }

@@ -1,0 +1,167 @@
+package meshage
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"minimega/pkg/meshage/membership"
+)
+
+// handle gives an event to the membership machine.
+func (n *Node) handle(e membership.Event) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.handleLocked(e)
+}
+
+func (n *Node) handleLocked(e membership.Event) {
+	n.applyLocked(n.machine.Handle(time.Now(), e))
+	n.poke()
+}
+
+// poke has the clock of the machine read again.
+func (n *Node) poke() {
+	select {
+	case n.wake <- struct{}{}:
+	default:
+	}
+}
+
+// ticks is the clock of the machine.
+func (n *Node) ticks() {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		n.mu.Lock()
+		next := n.machine.Next()
+		n.mu.Unlock()
+		timer.Reset(time.Until(next))
+		select {
+		case <-n.ctx.Done():
+			return
+		case <-n.wake:
+			continue
+		case <-timer.C:
+		}
+		n.mu.Lock()
+		n.applyLocked(n.machine.Tick(time.Now()))
+		n.mu.Unlock()
+	}
+}
+
+// applyLocked does what the machine wants, in order. Nothing here waits.
+func (n *Node) applyLocked(actions []membership.Action) {
+	for _, a := range actions {
+		switch a := a.(type) {
+		case membership.Send:
+			n.sendLocked(peer.ID(a.To), a.Data)
+		case membership.Dial:
+			n.wg.Go(func() { n.dialLink(peer.ID(a.ID), a.Addrs) })
+		case membership.Drop:
+			n.dropLocked(a)
+		case membership.Joined:
+			n.joined(a.Member)
+		case membership.Left:
+			n.left(a.Member)
+		case membership.Beacon:
+			n.beacon(a.Seeking)
+		case membership.Conflict:
+			n.log.Error("another host uses this host's mesh identity: remove the copied identity file there and start it again")
+		}
+	}
+}
+
+func (n *Node) sendLocked(to peer.ID, data []byte) {
+	l := n.links[to]
+	if l == nil {
+		return
+	}
+	select {
+	case l.out <- data:
+	default:
+		n.log.Warn("neighbour takes no messages: link closed", "peer", n.nameOf(to))
+		n.wg.Go(func() { n.linkLost(l) })
+	}
+}
+
+// dropLocked ends a link. Where it was trimmed, the connection stays for the
+// streams on it; tidy closes it later.
+func (n *Node) dropLocked(d membership.Drop) {
+	l := n.links[peer.ID(d.ID)]
+	if l == nil {
+		return
+	}
+	if d.Fault {
+		n.log.Warn("link closed", "peer", n.nameOf(l.id), "why", d.Why)
+	} else {
+		n.log.Debug("link closed", "peer", n.nameOf(l.id), "why", d.Why)
+	}
+	delete(n.links, l.id)
+	l.end(d.Fault || n.usageLocked(l.id).busy == 0)
+}
+
+func (n *Node) joined(m membership.Member) {
+	id := peer.ID(m.ID)
+	address := n.addressOf(id, m.Addrs)
+	n.log.Info("host joined the mesh", "host", m.Name, "address", address)
+	n.members.join(Member{Name: m.Name, Address: address, Joined: m.Joined}, id, m.Addrs)
+}
+
+func (n *Node) left(m membership.Member) {
+	id := peer.ID(m.ID)
+	n.log.Info("host left the mesh", "host", m.Name)
+	n.members.left(id)
+	n.dials.forget(id)
+	n.wg.Go(func() { _ = n.swarm.ClosePeer(id) })
+}
+
+// addressOf is the IP address of a node: where its connection comes from if
+// there is one, else what it says of itself.
+func (n *Node) addressOf(id peer.ID, addrs []string) string {
+	for _, c := range n.swarm.ConnsToPeer(id) {
+		var m *muxed
+		if c.As(&m) {
+			return addrPort(m.side.RemoteAddr()).Addr().String()
+		}
+	}
+	for _, a := range addrs {
+		if ap, err := netip.ParseAddrPort(a); err == nil {
+			return ap.Addr().String()
+		}
+	}
+	return ""
+}
+
+// nameOf is what a log calls a node.
+func (n *Node) nameOf(id peer.ID) string {
+	if m := n.members.get(id); m != nil {
+		return m.Name
+	}
+	return id.String()
+}
+
+// goodbye tells the neighbours that the node ends, and gives that a moment.
+func (n *Node) goodbye() {
+	n.mu.Lock()
+	n.applyLocked(n.machine.Handle(time.Now(), membership.Leave{}))
+	var links []*link
+	for id, l := range n.links {
+		delete(n.links, id)
+		if l.up {
+			l.end(false)
+			links = append(links, l)
+		}
+	}
+	n.mu.Unlock()
+	t := time.NewTimer(lingerTime)
+	defer t.Stop()
+	for _, l := range links {
+		select {
+		case <-l.heard:
+		case <-t.C:
+			return
+		}
+	}
+}
