@@ -42,7 +42,9 @@ func (v *VM) makeLink() (err error) {
 	// Whoever flushes the last VM of a namespace removes the directory of the
 	// links, maybe between these steps.
 	for range 100 {
-		if err = os.MkdirAll(filepath.Dir(link), 0o700); err != nil {
+		if err = os.MkdirAll(filepath.Dir(link), 0o700); errors.Is(err, os.ErrExist) {
+			continue // it was there, and gone again at a second look
+		} else if err != nil {
 			return err
 		}
 		_ = os.Remove(link) // of a flushed VM with this UUID
