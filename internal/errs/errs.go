@@ -92,6 +92,7 @@ func KindOf(err error) Kind {
 // Facts are what is known of an error, for programs. All but Kind may be empty.
 type Facts struct {
 	Kind   Kind   `json:"kind"`
+	Host   string `json:"host,omitempty"` // if not the one that answers
 	VM     string `json:"vm,omitempty"`
 	Step   string `json:"step,omitempty"`
 	Remedy string `json:"remedy,omitempty"`
@@ -102,7 +103,8 @@ func FactsOf(err error) Facts {
 	f := Facts{Kind: KindOf(err)}
 	var e *Error
 	for errors.As(err, &e) {
-		f.VM, f.Step, f.Remedy = cmp.Or(f.VM, e.VM), cmp.Or(f.Step, e.Step), cmp.Or(f.Remedy, e.Remedy)
+		f.Host, f.VM = cmp.Or(f.Host, e.Host), cmp.Or(f.VM, e.VM)
+		f.Step, f.Remedy = cmp.Or(f.Step, e.Step), cmp.Or(f.Remedy, e.Remedy)
 		err = e.Err
 	}
 	return f

@@ -1,0 +1,25 @@
+package vm
+
+// EachFile calls f for every path of a file or directory of the configuration
+// that may be changed, until one call fails. Empty ones are left out.
+func (c *Config) EachFile(f func(path *string) error) error {
+	paths := []*string{&c.KernelPath, &c.InitrdPath, &c.CdromPath, &c.MigratePath, &c.FilesystemPath}
+	for i := range c.Disks {
+		paths = append(paths, &c.Disks[i].Path)
+	}
+	for _, p := range paths {
+		if *p == "" {
+			continue
+		}
+		if err := f(p); err != nil {
+			return err
+		}
+	}
+	for inside, path := range c.VolumePaths {
+		if err := f(&path); err != nil {
+			return err
+		}
+		c.VolumePaths[inside] = path
+	}
+	return nil
+}
