@@ -26,7 +26,6 @@ func bareClone(path string) error {
 type crun struct {
 	path, bundle string
 	next         atomic.Int64
-	hidden       [side]bool // each is of one worker alone
 }
 
 // newCrun writes a bundle for root; nil if crun is not installed.
@@ -61,22 +60,40 @@ func newCrun(root string) (*crun, error) {
 	return &crun{path: path, bundle: bundle}, nil
 }
 
-// run runs a container that ends at once. crun 1.8 refuses to start where both
-// versions of control groups offer something, so each worker has a thread that
-// does not see version 2.
-func (c *crun) run(worker int) error {
-	if !c.hidden[worker] {
-		c.hidden[worker] = true
-		runtime.LockOSThread() // ends with the worker
-		err := unix.Unshare(unix.CLONE_NEWNS)
-		if err == nil {
-			err = unix.Mount("none", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
+// runner returns what runs a container that ends at once, for workers that end
+// with the measurement. crun 1.8 refuses to start where both versions of
+// control groups offer something, so each worker has a thread that does not see
+// version 2. Without crun it does nothing.
+func (c *crun) runner() func(worker int) error {
+	if c == nil {
+		return func(int) error { return nil }
+	}
+	var hidden [side]bool // each is of one worker alone
+	return func(worker int) error {
+		if !hidden[worker] {
+			hidden[worker] = true
+			if err := hide(); err != nil {
+				return err
+			}
 		}
-		if err != nil {
-			return err
-		}
+		return c.run()
+	}
+}
+
+// hide takes version 2 of control groups out of this goroutine's sight.
+func hide() error {
+	runtime.LockOSThread() // ends with the worker
+	err := unix.Unshare(unix.CLONE_NEWNS)
+	if err == nil {
+		err = unix.Mount("none", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
+	}
+	if err == nil {
 		_ = unix.Unmount("/sys/fs/cgroup/unified", unix.MNT_DETACH) // where there is one
 	}
+	return err
+}
+
+func (c *crun) run() error {
 	out, err := exec.Command(c.path, "--cgroup-manager=disabled", "run", "--bundle", c.bundle, fmt.Sprintf("mmbench%d-%d", os.Getpid(), c.next.Add(1))).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("crun: %w: %s", err, out)
@@ -85,4 +102,9 @@ func (c *crun) run(worker int) error {
 }
 
 // Close removes the bundle.
-func (c *crun) Close() error { return os.RemoveAll(c.bundle) }
+func (c *crun) Close() error {
+	if c == nil {
+		return nil
+	}
+	return os.RemoveAll(c.bundle)
+}
