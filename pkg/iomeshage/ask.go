@@ -1,0 +1,444 @@
+package iomeshage
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"os"
+	"path"
+	"sort"
+
+	"golang.org/x/sys/unix"
+
+	"minimega/pkg/meshage"
+)
+
+// findRequest asks which files a name, a directory or a pattern means.
+type findRequest struct {
+	Pattern string `json:"pattern"`
+	// Exact also finds the one file of this name that is still coming.
+	Exact bool `json:"exact,omitempty"`
+}
+
+// found is one file at one host.
+type found struct {
+	Name    string `json:"name"`
+	Size    int64  `json:"size"`
+	MTime   int64  `json:"mtime"` // ns since 1970, by the clock of the first host that had it
+	Mode    uint32 `json:"mode"`
+	Version string `json:"version"`
+	// Partial is a file that is still coming, of which the chunks in Done are there.
+	Partial bool   `json:"partial,omitempty"`
+	Done    []byte `json:"done,omitempty"`
+}
+
+// has reports whether a host that is still fetching has a chunk.
+func (f *found) has(i int) bool {
+	return !f.Partial || i/8 < len(f.Done) && f.Done[i/8]&(1<<(i%8)) != 0
+}
+
+// check refuses what no host can have.
+func (f *found) check() error {
+	if err := checkName(f.Name); err != nil {
+		return err
+	}
+	if f.Size < 0 || f.Size > maxSize || len(f.Version) > 64 {
+		return errGarbage
+	}
+	return nil
+}
+
+type findReply struct {
+	Files []found `json:"files"`
+}
+
+// hashRequest asks for hashes: of Count chunks beginning with From, which may
+// take reading them, or, with no Count, of those found after the first Since.
+type hashRequest struct {
+	Name    string `json:"name"`
+	Version string `json:"version"`
+	From    int    `json:"from,omitempty"`
+	Count   int    `json:"count,omitempty"`
+	Since   int    `json:"since,omitempty"`
+}
+
+type hashReply struct {
+	Chunks []int  `json:"chunks"`
+	Sums   []byte `json:"sums"` // 32 bytes for each of Chunks
+}
+
+type extentRequest struct {
+	Name    string `json:"name"`
+	Version string `json:"version"`
+}
+
+// extent is a part of a file that is no hole.
+type extent struct {
+	Off int64 `json:"off"`
+	Len int64 `json:"len"`
+}
+
+type extentReply struct {
+	Extents []extent `json:"extents"`
+}
+
+const (
+	hashBatch  = 32 // chunks in one request for hashes
+	maxExtents = 4096
+)
+
+// envelope carries an answer, or why there is none.
+type envelope struct {
+	Refused *refusal        `json:"refused,omitempty"`
+	Body    json.RawMessage `json:"body,omitempty"`
+}
+
+// answer makes a responder of a function that returns an answer or a refusal.
+func (s *Service) answer(f func(context.Context, []byte) (any, error)) meshage.Responder {
+	return func(ctx context.Context, _ string, request []byte) ([]byte, error) {
+		if !s.enter() {
+			return nil, ErrClosed
+		}
+		defer s.leave()
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(s.ctx, cancel)()
+		v, err := f(ctx, request)
+		if r := (*refusal)(nil); errors.As(err, &r) {
+			return json.Marshal(envelope{Refused: r})
+		}
+		if err != nil {
+			return nil, err
+		}
+		body, err := json.Marshal(v)
+		if err != nil {
+			return nil, err
+		}
+		return json.Marshal(envelope{Body: body})
+	}
+}
+
+// ask sends a request to a host and waits for its answer.
+func ask[T any](ctx context.Context, mesh meshage.Mesh, to, protocol string, request any) (T, error) {
+	var v T
+	body, err := json.Marshal(request)
+	if err != nil {
+		return v, err
+	}
+	reply, err := mesh.Call(ctx, to, protocol, body)
+	if err != nil {
+		return v, err
+	}
+	return decode[T](reply)
+}
+
+func decode[T any](reply []byte) (T, error) {
+	var v T
+	var e envelope
+	if err := json.Unmarshal(reply, &e); err != nil {
+		return v, errGarbage
+	}
+	if e.Refused != nil {
+		return v, e.Refused
+	}
+	if err := json.Unmarshal(e.Body, &v); err != nil {
+		return v, errGarbage
+	}
+	return v, nil
+}
+
+func (s *Service) answerFind(_ context.Context, request []byte) (any, error) {
+	var q findRequest
+	if err := json.Unmarshal(request, &q); err != nil || len(q.Pattern) > maxName {
+		return nil, refuse(codeBad, "no request")
+	}
+	if q.Pattern != "." && !isPattern(q.Pattern) && checkName(q.Pattern) != nil {
+		return nil, refuse(codeBad, "no name: %q", q.Pattern)
+	}
+	files, err := s.find(q.Pattern)
+	if err != nil {
+		return nil, refuse(codeBad, "%v", err)
+	}
+	if q.Exact {
+		if t := s.running(q.Pattern); t != nil {
+			if f, ok := t.found(); ok {
+				files = append(files, f)
+			}
+		}
+	}
+	return findReply{files}, nil
+}
+
+// find lists the files here that a name, a directory or a pattern means.
+func (s *Service) find(pattern string) ([]found, error) {
+	names, err := s.expand(pattern)
+	if err != nil {
+		return nil, err
+	}
+	files := make([]found, 0, len(names))
+	for _, name := range names {
+		if st, err := s.root.Stat(name); err == nil && st.Mode().IsRegular() && st.Size() <= maxSize {
+			id := identityOf(st)
+			files = append(files, found{Name: name, Size: id.size, MTime: id.mtime, Mode: uint32(st.Mode().Perm()), Version: id.version()})
+		}
+	}
+	return files, nil
+}
+
+func (s *Service) answerExtents(_ context.Context, request []byte) (any, error) {
+	var q extentRequest
+	if err := json.Unmarshal(request, &q); err != nil || checkName(q.Name) != nil {
+		return nil, refuse(codeBad, "no request")
+	}
+	f, id, err := s.version(q.Name, q.Version)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return extentReply{extents(f, id.size)}, nil
+}
+
+// version opens a file if it is in the state asked for.
+func (s *Service) version(name, version string) (*os.File, identity, error) {
+	f, id, err := openFile(s.root, name)
+	if err != nil {
+		return nil, id, refuse(codeChanged, "%s is not there any more", path.Base(name))
+	}
+	if id.version() != version {
+		_ = f.Close()
+		return nil, id, refuse(codeChanged, "%s has changed", path.Base(name))
+	}
+	return f, id, nil
+}
+
+// extents returns the parts of f that are no holes; where there are very many,
+// those between which the holes are largest.
+func extents(f *os.File, size int64) []extent {
+	var list []extent
+	for at := int64(0); at < size; {
+		from, err := unix.Seek(int(f.Fd()), at, unix.SEEK_DATA)
+		if errors.Is(err, unix.ENXIO) || err == nil && from >= size {
+			break
+		}
+		if err != nil {
+			return []extent{{0, size}}
+		}
+		to, err := unix.Seek(int(f.Fd()), from, unix.SEEK_HOLE)
+		if err != nil || to <= from {
+			to = size
+		}
+		to = min(to, size)
+		list = append(list, extent{from, to - from})
+		if len(list) > 2*maxExtents {
+			list = merge(list, maxExtents)
+		}
+		at = to
+	}
+	return merge(list, maxExtents)
+}
+
+// merge closes the smallest holes until there are at most n extents.
+func merge(list []extent, n int) []extent {
+	if len(list) <= n {
+		return list
+	}
+	holes := make([]int64, 0, len(list)-1)
+	for i := 1; i < len(list); i++ {
+		holes = append(holes, list[i].Off-list[i-1].Off-list[i-1].Len)
+	}
+	sort.Slice(holes, func(i, j int) bool { return holes[i] > holes[j] })
+	least := holes[n-1] // keep the n-1 that are larger
+	out := list[:1]
+	for _, e := range list[1:] {
+		last := &out[len(out)-1]
+		if e.Off-last.Off-last.Len > least {
+			out = append(out, e)
+			continue
+		}
+		last.Len = e.Off + e.Len - last.Off
+	}
+	return out
+}
+
+// checkExtents refuses a list that is not in order, or beyond the file.
+func checkExtents(list []extent, size int64) error {
+	at := int64(0)
+	for _, e := range list {
+		if e.Off < at || e.Len <= 0 || e.Off > size || e.Len > size-e.Off {
+			return errGarbage
+		}
+		at = e.Off + e.Len
+	}
+	return nil
+}
+
+func (s *Service) answerHashes(ctx context.Context, request []byte) (any, error) {
+	var q hashRequest
+	if err := json.Unmarshal(request, &q); err != nil || checkName(q.Name) != nil || q.From < 0 || q.Count < 0 || q.Since < 0 {
+		return nil, refuse(codeBad, "no request")
+	}
+	f, id, err := s.version(q.Name, q.Version)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	known := s.hashes.of(id)
+	if q.Count == 0 {
+		return packed(known.since(q.Since)), nil
+	}
+	if n := layoutOf(id.size).count(); q.Count > hashBatch || q.From > n-q.Count {
+		return nil, refuse(codeBad, "no such chunks")
+	}
+	return s.computed(ctx, f, id, known, q)
+}
+
+func (s *Service) computed(ctx context.Context, f *os.File, id identity, known *sums, q hashRequest) (any, error) {
+	var chunks []int
+	var list []sum
+	for i := q.From; i < q.From+q.Count; i++ {
+		v, err := s.hashOf(ctx, f, id, known, i)
+		if err != nil {
+			return nil, err
+		}
+		chunks, list = append(chunks, i), append(list, v)
+	}
+	return packed(chunks, list), nil
+}
+
+// hashOf returns the hash of a chunk, and reads it if nobody has yet. Of those
+// who ask for a file at the same time one reads.
+func (s *Service) hashOf(ctx context.Context, f *os.File, id identity, known *sums, i int) (sum, error) {
+	if v, ok := known.get(i); ok {
+		return v, nil
+	}
+	select {
+	case known.turn <- struct{}{}:
+		defer func() { <-known.turn }()
+	case <-ctx.Done():
+		return sum{}, ctx.Err()
+	}
+	if v, ok := known.get(i); ok {
+		return v, nil
+	}
+	v, err := hashChunk(ctx, f, layoutOf(id.size), i)
+	if err != nil {
+		return v, err
+	}
+	if !unchanged(f, id) {
+		return v, refuse(codeChanged, "%s has changed", path.Base(f.Name()))
+	}
+	known.set(i, v)
+	return v, nil
+}
+
+func packed(chunks []int, list []sum) hashReply {
+	r := hashReply{Chunks: chunks, Sums: make([]byte, 0, len(list)*len(sum{}))}
+	for i := range list {
+		r.Sums = append(r.Sums, list[i][:]...)
+	}
+	return r
+}
+
+// each calls f for the hashes in an answer about a file of n chunks.
+func (r *hashReply) each(n int, f func(int, sum)) error {
+	if len(r.Sums) != len(r.Chunks)*len(sum{}) || len(r.Chunks) > n {
+		return errGarbage
+	}
+	for k, i := range r.Chunks {
+		if i < 0 || i >= n {
+			return errGarbage
+		}
+		f(i, sum(r.Sums[k*len(sum{}):]))
+	}
+	return nil
+}
+
+// hashChunk reads a chunk for its hash.
+func hashChunk(ctx context.Context, f *os.File, l layout, i int) (sum, error) {
+	h := newChunkHash()
+	buf := make([]byte, blockSize)
+	err := readBlocks(ctx, f, l, i, buf, func(b []byte, _ int64) error {
+		if b == nil {
+			h.zero()
+		} else {
+			h.block(b)
+		}
+		return nil
+	})
+	return h.sum(), err
+}
+
+// readBlocks calls do for each block of a chunk, with nil for one that is all
+// zero. Holes are not read.
+func readBlocks(ctx context.Context, f *os.File, l layout, i int, buf []byte, do func(block []byte, n int64) error) error {
+	off, n := l.at(i)
+	data := int64(-1) // where the next data begins, -1 for not asked yet
+	for end := off + n; off < end; off += blockSize {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		size := min(blockSize, end-off)
+		if data < off {
+			data = nextData(f, off, l.size)
+		}
+		if data >= off+size {
+			if err := do(nil, size); err != nil {
+				return err
+			}
+			continue
+		}
+		data = -1
+		b := buf[:size]
+		if _, err := f.ReadAt(b, off); err != nil {
+			return fmt.Errorf("read %s: %w", path.Base(f.Name()), unexpected(err))
+		}
+		if isZero(b) {
+			b = nil
+		}
+		if err := do(b, size); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// nextData is where the data at or after off begins, the end of the file for
+// nowhere, off itself where the file system does not know.
+func nextData(f *os.File, off, size int64) int64 {
+	at, err := unix.Seek(int(f.Fd()), off, unix.SEEK_DATA)
+	switch {
+	case errors.Is(err, unix.ENXIO):
+		return size
+	case err != nil || at < off:
+		return off
+	}
+	return at
+}
+
+// answered is what one of several hosts said.
+type answered[T any] struct {
+	host  string
+	value T
+	err   error
+}
+
+// askAll sends a request to several hosts and passes on their answers as they
+// come.
+func askAll[T any](ctx context.Context, mesh meshage.Mesh, to []string, protocol string, request any) iter.Seq[answered[T]] {
+	return func(yield func(answered[T]) bool) {
+		body, err := json.Marshal(request)
+		if err != nil {
+			return
+		}
+		more := true
+		for r := range mesh.CallAll(ctx, to, protocol, body) {
+			a := answered[T]{host: r.From, err: r.Err}
+			if r.Err == nil {
+				a.value, a.err = decode[T](r.Payload)
+			}
+			more = more && yield(a) // the channel is read to its end
+		}
+	}
+}

@@ -1,0 +1,176 @@
+package iomeshage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"minimega/pkg/meshage"
+)
+
+// errLie is what a peer is caught at that sends other bytes than it says.
+var errLie = errors.New("what it sent does not have the hash that it must have")
+
+// localError is a failure of this host, for which no peer is to blame.
+type localError struct{ err error }
+
+func (e *localError) Error() string { return e.err.Error() }
+func (e *localError) Unwrap() error { return e.err }
+
+// fetch brings one chunk from one peer. The stream is opened if there is none.
+func (t *transfer) fetch(ctx context.Context, stream *meshage.Stream, j *job, buf []byte) error {
+	trusted, want, err := t.expected(ctx, j)
+	if err != nil {
+		return err
+	}
+	if *stream == nil {
+		octx, cancel := context.WithTimeout(ctx, askTimeout)
+		*stream, err = t.s.opts.Mesh.Open(octx, j.peer.host, chunkProtocol)
+		cancel()
+		if err != nil {
+			*stream = nil
+			return err
+		}
+	}
+	w := *stream
+	defer context.AfterFunc(ctx, func() { _ = w.Reset() })()
+	_ = w.SetDeadline(time.Now().Add(idle))
+	if err := writeRequest(w, chunkRequest{t.name, j.version, j.chunk}); err != nil {
+		return err
+	}
+	off, n := t.layout.at(j.chunk)
+	in := intake{ctx: ctx, t: t, stream: w, off: off}
+	if j.second {
+		in.memory = make([]byte, 0, n)
+	}
+	claimed, got, err := readChunk(w, n, buf, &in)
+	if err == nil {
+		err = in.flush()
+	}
+	if err != nil {
+		return err
+	}
+	switch {
+	case got != claimed, trusted && want != (sum{}) && claimed != want:
+		return errLie
+	case !trusted && claimed != want:
+		return fmt.Errorf("%w: %s has %s, %s has %s", ErrConflict, j.peer.host, claimed, t.authority, want)
+	}
+	return t.accept(j, got, in.memory, off)
+}
+
+// expected returns the hash that a chunk must have. It is zero where the peer
+// is the one that says.
+func (t *transfer) expected(ctx context.Context, j *job) (trusted bool, want sum, err error) {
+	t.mu.Lock()
+	trusted = j.peer.host == t.authority
+	want, known := t.known.get(j.chunk)
+	a := t.authorityLocked()
+	t.mu.Unlock()
+	if known || trusted {
+		return trusted, want, nil
+	}
+	if a == nil {
+		return false, want, refuse(codeBusy, "nobody vouches for the file just now")
+	}
+	ctx, cancel := context.WithTimeout(ctx, idle)
+	defer cancel()
+	err = t.s.fetchHashes(ctx, a.host, t.name, a.info.Version, t.layout.count(), j.chunk, 1, func(_ int, v sum) { want = v })
+	if refused(err) == codeChanged {
+		return false, want, &localError{t.wordy(a.host, err)}
+	}
+	if err != nil {
+		return false, want, refuse(codeBusy, "%s does not say what the chunk must be: %v", a.host, err)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.known.set(j.chunk, want)
+	return false, want, nil
+}
+
+// accept records a chunk that is what it must be. One that a second source
+// has sent is only now written, after the first has stopped.
+func (t *transfer) accept(j *job, v sum, memory []byte, off int64) error {
+	t.mu.Lock()
+	if j.lost {
+		t.mu.Unlock()
+		return nil
+	}
+	t.known.set(j.chunk, v)
+	if j.second {
+		first := t.jobs[j.chunk]
+		if first == nil {
+			j.lost = true // it has come, or was given up
+			t.mu.Unlock()
+			return nil
+		}
+		first.lost = true
+		first.cancel()
+		t.mu.Unlock()
+		<-first.ended
+		if err := t.part.replace(memory, off); err != nil {
+			t.mu.Lock()
+			t.plan.giveBack(j.chunk)
+			t.mu.Unlock()
+			return &localError{err}
+		}
+		return local(t.part.done(j.chunk, v))
+	}
+	t.mu.Unlock()
+	return local(t.part.done(j.chunk, v))
+}
+
+func local(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &localError{err}
+}
+
+// intake puts the blocks of a chunk in their place, or into memory.
+type intake struct {
+	ctx    context.Context
+	t      *transfer
+	stream meshage.Stream
+	off    int64
+	zeros  int64 // holes not made yet
+	memory []byte
+}
+
+func (in *intake) data(b []byte) error {
+	if err := in.flush(); err != nil {
+		return err
+	}
+	if err := in.t.s.in.pass(in.ctx, len(b)); err != nil {
+		return err
+	}
+	_ = in.stream.SetDeadline(time.Now().Add(idle))
+	if in.memory != nil {
+		in.memory = append(in.memory, b...)
+		return nil
+	}
+	err := in.t.part.write(b, in.off)
+	in.off += int64(len(b))
+	return local(err)
+}
+
+func (in *intake) zero(n int64) error {
+	_ = in.stream.SetDeadline(time.Now().Add(idle))
+	if in.memory != nil {
+		in.memory = append(in.memory, make([]byte, n)...)
+		return nil
+	}
+	in.zeros += n
+	return nil
+}
+
+func (in *intake) flush() error {
+	if in.zeros == 0 {
+		return nil
+	}
+	err := in.t.part.zero(in.off, in.zeros)
+	in.off += in.zeros
+	in.zeros = 0
+	return local(err)
+}

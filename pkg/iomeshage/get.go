@@ -1,0 +1,477 @@
+package iomeshage
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/zeebo/blake3"
+)
+
+// findTimeout is how long a host may take to say what it has.
+const findTimeout = 5 * time.Second
+
+var errDeleted = errors.New("deleted meanwhile")
+
+// findResult is what one host has.
+type findResult struct {
+	host  string
+	files []found
+	err   error
+}
+
+// findAt asks hosts what they have.
+func (s *Service) findAt(ctx context.Context, hosts []string, q findRequest) []findResult {
+	if len(hosts) == 0 {
+		return nil
+	}
+	var out []findResult
+	for r := range askAll[findReply](ctx, s.opts.Mesh, hosts, findProtocol, q) {
+		f := findResult{host: r.host, files: r.value.Files, err: r.err}
+		if len(f.files) > maxListed+1 {
+			f.files, f.err = nil, errGarbage
+		}
+		for i := range f.files {
+			f.err = cmp.Or(f.err, f.files[i].check())
+		}
+		if f.err != nil {
+			f.files = nil
+		}
+		out = append(out, f)
+	}
+	return out
+}
+
+// holder is a host that has a file.
+type holder struct {
+	host string
+	info found
+}
+
+// target is one file that was asked for, and who has it.
+type target struct {
+	name      string
+	here      *found
+	complete  []holder
+	partial   []holder
+	authority holder
+}
+
+// search asks all hosts which files a pattern means. silent are those that did
+// not answer.
+func (s *Service) search(ctx context.Context, pattern string) (list []*target, silent []string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, findTimeout)
+	defer cancel()
+	byName := map[string]*target{}
+	at := func(name string) *target {
+		if byName[name] == nil {
+			byName[name] = &target{name: name}
+		}
+		return byName[name]
+	}
+	here, err := s.find(pattern)
+	if err != nil {
+		return nil, nil, err
+	}
+	for i := range here {
+		at(here[i].Name).here = &here[i]
+	}
+	for _, r := range s.findAt(ctx, s.others(), findRequest{Pattern: pattern, Exact: !isPattern(pattern)}) {
+		if r.err != nil {
+			silent = append(silent, r.host)
+			s.opts.Log.Debug("file distribution: no answer", "host", r.host, "err", r.err)
+		}
+		for _, f := range r.files {
+			if !covers(pattern, f.Name) {
+				continue
+			}
+			if t := at(f.Name); f.Partial {
+				t.partial = append(t.partial, holder{r.host, f})
+			} else {
+				t.complete = append(t.complete, holder{r.host, f})
+			}
+		}
+	}
+	if context.Cause(ctx) != nil && errors.Is(ctx.Err(), context.Canceled) {
+		return nil, nil, context.Cause(ctx)
+	}
+	for _, name := range slices.Sorted(maps.Keys(byName)) {
+		if t := byName[name]; t.here != nil || len(t.complete) > 0 {
+			list = append(list, t)
+		}
+	}
+	return list, silent, nil
+}
+
+// Get brings a file, all files of a directory, or all that a pattern means to
+// this host, with the files that they need, and returns when they are here. A
+// file that is here stays as it is. On a host that is alone it succeeds.
+//
+// Whoever asks for a file that is coming already waits for it too. If ctx ends
+// and nobody else waits, what has come is kept for the next time.
+func (s *Service) Get(ctx context.Context, name string) error {
+	return s.get(ctx, name, map[string]bool{})
+}
+
+func (s *Service) get(ctx context.Context, label string, seen map[string]bool) error {
+	name, err := s.clean(label)
+	if err != nil {
+		return fmt.Errorf("get %s: %w", label, err)
+	}
+	if t := s.join(name); t != nil {
+		return t.wait(ctx)
+	}
+	if len(s.others()) == 0 {
+		return nil
+	}
+	list, err := s.choose(ctx, label, name, false)
+	if err != nil {
+		return err
+	}
+	var coming []*transfer
+	for _, tg := range list {
+		if tg.here != nil {
+			err = errors.Join(err, s.backing(ctx, tg.name, seen))
+			continue
+		}
+		t, _, e := s.begin(label, tg, seen)
+		err = errors.Join(err, e)
+		if t != nil {
+			coming = append(coming, t)
+		}
+	}
+	for _, t := range coming {
+		err = errors.Join(err, t.wait(ctx))
+	}
+	return err
+}
+
+// Start begins to bring what Get would bring, and returns when it has begun;
+// Status shows how far it is, and the log how it ends. It fails with
+// ErrInFlight if all of it is on its way already, and with ErrConflict if
+// another host has other content. note is what the caller should be told.
+func (s *Service) Start(ctx context.Context, label string) (note string, err error) {
+	name, err := s.clean(label)
+	if err != nil {
+		return "", fmt.Errorf("get %s: %w", label, err)
+	}
+	if s.running(name) != nil {
+		return "", ErrInFlight
+	}
+	if len(s.others()) == 0 {
+		if list, err := s.expand(name); err == nil && len(list) == 0 {
+			return label + " is not here, and there is no other host to get it from", nil
+		}
+		return "", nil
+	}
+	list, err := s.choose(ctx, label, name, true)
+	if err != nil {
+		return "", err
+	}
+	wanted, begun := 0, 0
+	for _, tg := range list {
+		if tg.here != nil {
+			continue
+		}
+		wanted++
+		t, isNew, err := s.begin(label, tg, map[string]bool{})
+		if err != nil {
+			return "", err
+		}
+		if isNew {
+			begun++
+			s.report(t)
+		}
+	}
+	if wanted > 0 && begun == 0 {
+		return "", ErrInFlight
+	}
+	return "", nil
+}
+
+// report lets the log say how a transfer ends that nobody waits for.
+func (s *Service) report(t *transfer) {
+	if !s.enter() {
+		return
+	}
+	go func() {
+		defer s.leave()
+		began := time.Now()
+		<-t.finished
+		if t.err != nil {
+			s.opts.Log.Error("file distribution: file did not come", "file", t.label, "err", t.err)
+			return
+		}
+		s.opts.Log.Info("file distribution: file is here", "file", t.label, "bytes", t.layout.size, "took", time.Since(began).Round(time.Millisecond))
+	}()
+}
+
+// choose finds the files and, for each that is not here, the host whose
+// content is meant. strict makes it an error if what is here differs.
+func (s *Service) choose(ctx context.Context, label, name string, strict bool) ([]*target, error) {
+	list, silent, err := s.search(ctx, name)
+	if err != nil {
+		return nil, fmt.Errorf("get %s: %w", label, err)
+	}
+	if len(list) == 0 && len(silent) > 0 {
+		return nil, fmt.Errorf("get %s: %w (no answer from %s)", label, ErrNotFound, strings.Join(silent, ", "))
+	}
+	if len(list) == 0 {
+		return nil, fmt.Errorf("get %s: %w", label, ErrNotFound)
+	}
+	for _, tg := range list {
+		if err := s.decide(ctx, tg, strict); err != nil {
+			return nil, fmt.Errorf("get %s: %w", tg.name, err)
+		}
+	}
+	return list, nil
+}
+
+// decide finds the authority of a file: the head node if it has it, else one
+// that all hosts choose alike.
+func (s *Service) decide(ctx context.Context, tg *target, strict bool) error {
+	if tg.here != nil {
+		return s.compareHere(ctx, tg, strict)
+	}
+	slices.SortFunc(tg.complete, func(a, b holder) int { return strings.Compare(lot(tg.name, a.host), lot(tg.name, b.host)) })
+	head := slices.IndexFunc(tg.complete, func(h holder) bool { return h.host == s.headNode() })
+	if head >= 0 {
+		tg.authority = tg.complete[head]
+		return nil
+	}
+	tg.authority = tg.complete[0]
+	return s.agree(ctx, tg)
+}
+
+// lot spreads the files over the hosts.
+func lot(name, host string) string {
+	v := blake3.Sum256([]byte(name + "\x00" + host))
+	return string(v[:])
+}
+
+// compareHere looks whether what is here is what others have.
+func (s *Service) compareHere(ctx context.Context, tg *target, strict bool) error {
+	i := slices.IndexFunc(tg.complete, func(h holder) bool { return !looksLike(&h.info, tg.here) })
+	if i < 0 {
+		return nil
+	}
+	if !strict {
+		s.opts.Log.Warn("file distribution: another host has a file of this name with another size or time; the one here is used",
+			"file", tg.name, "host", tg.complete[i].host)
+		return nil
+	}
+	tg.authority = holder{s.opts.Mesh.Name(), *tg.here}
+	return s.agree(ctx, tg)
+}
+
+// looksLike compares what tells files apart without reading them: a copy made
+// by us keeps the time of the original.
+func looksLike(a, b *found) bool { return a.Size == b.Size && a.MTime == b.MTime }
+
+// agree fails if a host has other content than the authority. Hosts whose
+// files look alike are believed: each chunk is checked when it comes.
+func (s *Service) agree(ctx context.Context, tg *target) error {
+	a := tg.authority
+	for _, h := range tg.complete {
+		if h.info.Size != a.info.Size {
+			return conflict(a, h, fmt.Sprintf("%d bytes", a.info.Size), fmt.Sprintf("%d bytes", h.info.Size))
+		}
+	}
+	var ours []sum
+	for _, h := range tg.complete {
+		if looksLike(&h.info, &a.info) {
+			continue
+		}
+		var err error
+		if ours == nil {
+			if ours, err = s.allHashes(ctx, a); err != nil {
+				return err
+			}
+		}
+		theirs, err := s.allHashes(ctx, h)
+		if err != nil {
+			return err
+		}
+		if !slices.Equal(ours, theirs) {
+			return conflict(a, h, rootHash(a.info.Size, ours).String(), rootHash(h.info.Size, theirs).String())
+		}
+	}
+	return nil
+}
+
+func conflict(a, b holder, isA, isB string) error {
+	return fmt.Errorf("%w: %s has %s, %s has %s; delete it on one of them", ErrConflict, a.host, isA, b.host, isB)
+}
+
+// allHashes returns the hashes of a file at a host, or here.
+func (s *Service) allHashes(ctx context.Context, h holder) ([]sum, error) {
+	n := layoutOf(h.info.Size).count()
+	list := make([]sum, n)
+	for from := 0; from < n; from += hashBatch {
+		count := min(hashBatch, n-from)
+		set := func(i int, v sum) { list[i] = v }
+		var err error
+		if h.host == s.opts.Mesh.Name() {
+			err = s.hashesHere(ctx, h.info, from, count, set)
+		} else {
+			err = s.fetchHashes(ctx, h.host, h.info.Name, h.info.Version, n, from, count, set)
+		}
+		if refused(err) == codeChanged {
+			return nil, fmt.Errorf("%w: on %s", ErrChanged, h.host)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("hashes of %s: %w", h.host, err)
+		}
+	}
+	return list, nil
+}
+
+func (s *Service) hashesHere(ctx context.Context, info found, from, count int, set func(int, sum)) error {
+	f, id, err := s.version(info.Name, info.Version)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	known := s.hashes.of(id)
+	for i := from; i < from+count; i++ {
+		v, err := s.hashOf(ctx, f, id, known, i)
+		if err != nil {
+			return err
+		}
+		set(i, v)
+	}
+	return nil
+}
+
+// begin starts a transfer, or joins the one that runs.
+func (s *Service) begin(label string, tg *target, seen map[string]bool) (t *transfer, isNew bool, err error) {
+	if label != tg.name && isPattern(label) || !strings.HasSuffix(strings.TrimRight(label, "/"), tg.name) {
+		label = tg.name // one of several
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, false, ErrClosed
+	}
+	if t := s.transfer[tg.name]; t != nil {
+		t.addWaiter()
+		return t, false, nil
+	}
+	t = s.newTransfer(label, tg, seen)
+	t.waiters = 1
+	ctx, cancel := context.WithCancelCause(s.ctx)
+	t.cancel = cancel
+	s.transfer[tg.name] = t
+	s.wg.Go(func() {
+		defer cancel(nil)
+		err := t.run(ctx)
+		s.mu.Lock()
+		delete(s.transfer, tg.name)
+		s.mu.Unlock()
+		if err != nil {
+			t.err = fmt.Errorf("get %s: %w", t.label, err)
+		}
+		close(t.finished)
+	})
+	return t, true, nil
+}
+
+// join returns the transfer of a name to wait for, nil for none.
+func (s *Service) join(name string) *transfer {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.transfer[name]
+	if t != nil {
+		t.addWaiter()
+	}
+	return t
+}
+
+func (t *transfer) addWaiter() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.waiters++
+}
+
+// wait ends with the transfer, or with ctx; the last who leaves ends it.
+func (t *transfer) wait(ctx context.Context) error {
+	select {
+	case <-t.finished:
+		return t.err
+	case <-ctx.Done():
+	}
+	t.mu.Lock()
+	t.waiters--
+	last := t.waiters == 0
+	t.mu.Unlock()
+	if !last {
+		return context.Cause(ctx)
+	}
+	t.cancel(context.Cause(ctx))
+	<-t.finished
+	return t.err
+}
+
+// maxBacking bounds how many files stand on each other.
+const maxBacking = 64
+
+// backing brings the files that a file here needs. seen are those for whose
+// sake this one is here.
+func (s *Service) backing(ctx context.Context, name string, seen map[string]bool) error {
+	if s.opts.Backing == nil {
+		return nil
+	}
+	if seen[name] || len(seen) >= maxBacking {
+		return fmt.Errorf("%s: its backing files have no end", name)
+	}
+	list, err := s.opts.Backing(filepath.Join(s.opts.Root, name))
+	if err != nil || len(list) == 0 {
+		return nil //nolint:nilerr // it is no image; whoever uses it as one says so better
+	}
+	below := maps.Clone(seen)
+	below[name] = true
+	for _, p := range list {
+		rel, err := filepath.Rel(s.opts.Root, p)
+		if err != nil || !filepath.IsLocal(rel) {
+			s.opts.Log.Warn("file distribution: a backing file does not lie in the files directory and is not fetched", "file", name, "backing", p)
+			continue
+		}
+		if err := s.needs(ctx, rel, below); err != nil {
+			return fmt.Errorf("backing file of %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// needs brings one file if it is not here, and what that one needs.
+func (s *Service) needs(ctx context.Context, name string, seen map[string]bool) error {
+	if seen[name] {
+		return fmt.Errorf("%s: its backing files have no end", name)
+	}
+	if _, err := s.root.Stat(name); err == nil && s.running(name) == nil {
+		return s.backing(ctx, name, seen)
+	}
+	return s.get(ctx, name, seen)
+}
+
+// Fetch brings the file at an absolute path if it lies in the files directory
+// and is not here, with the files that it needs. Other paths are returned as
+// they are, and so is one that is here, without asking anybody.
+func (s *Service) Fetch(ctx context.Context, path string) (string, error) {
+	rel, err := filepath.Rel(s.opts.Root, path)
+	if err != nil || !filepath.IsAbs(path) || !filepath.IsLocal(rel) || rel == "." {
+		return path, nil
+	}
+	st, err := s.root.Stat(rel)
+	if err == nil && st.IsDir() || err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return path, nil //nolint:nilerr // a link that leads out is the caller's business
+	}
+	return path, s.needs(ctx, rel, map[string]bool{})
+}

@@ -1,0 +1,454 @@
+package iomeshage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"minimega/pkg/meshage"
+)
+
+const (
+	maxPeers      = 8 // sources at a time
+	streamsEach   = 2 // so that one is busy while the other waits
+	maxFailures   = 3
+	pollEvery     = time.Second
+	askTimeout    = 10 * time.Second
+	hashTimeout   = 2 * time.Minute  // for reading hashBatch chunks from a busy disk
+	sourceGrace   = 10 * time.Second // how long a transfer without a whole source waits for one
+	secondMinimum = 2 * time.Second  // how long a chunk may take before another source is tried too
+)
+
+// swarm fetches all that is missing from all who have it.
+func (t *transfer) swarm(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	t.mu.Lock()
+	t.countLocked()
+	t.mu.Unlock()
+	t.employ(ctx, cancel, &wg)
+	t.attend(ctx, cancel, &wg)
+	cancel(nil)
+	wg.Wait()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.plan.left == 0 {
+		t.over = true
+		return nil
+	}
+	return context.Cause(ctx)
+}
+
+// attend looks after the sources until all is here or ctx ends.
+func (t *transfer) attend(ctx context.Context, cancel context.CancelCauseFunc, wg *sync.WaitGroup) {
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	var searched time.Time
+	for {
+		t.mu.Lock()
+		left, wake := t.plan.left, t.wake
+		t.mu.Unlock()
+		if left == 0 || ctx.Err() != nil {
+			return
+		}
+		select {
+		case <-wake:
+			continue
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		all := t.s.others()
+		hosts := t.hosts()
+		if time.Since(searched) > time.Duration(len(all))*50*time.Millisecond {
+			hosts, searched = all, time.Now()
+		}
+		t.poll(ctx, hosts)
+		if err := t.authorized(ctx); err != nil {
+			cancel(err)
+			return
+		}
+		t.employ(ctx, cancel, wg)
+	}
+}
+
+// hosts are those that take part.
+func (t *transfer) hosts() []string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var out []string
+	for h, p := range t.peers {
+		if p.workers > 0 {
+			out = append(out, h)
+		}
+	}
+	return out
+}
+
+// poll asks hosts what they have by now.
+func (t *transfer) poll(ctx context.Context, hosts []string) {
+	ctx, cancel := context.WithTimeout(ctx, pollEvery*2)
+	defer cancel()
+	for _, r := range t.s.findAt(ctx, hosts, findRequest{Pattern: t.name, Exact: true}) {
+		t.mu.Lock()
+		t.heardLocked(r)
+		t.mu.Unlock()
+	}
+	t.mu.Lock()
+	t.countLocked()
+	t.wakeLocked()
+	t.mu.Unlock()
+}
+
+func (t *transfer) heardLocked(r findResult) {
+	if r.err != nil || t.banned[r.host] {
+		return
+	}
+	for _, f := range r.files {
+		if f.Name != t.name || f.Size != t.layout.size {
+			continue
+		}
+		p := t.peers[r.host]
+		if p == nil || p.gone {
+			p = &peer{host: r.host}
+			t.peers[r.host] = p
+		}
+		if r.host != t.authority || p.info.Version == "" {
+			p.info = f
+		}
+	}
+}
+
+func (t *transfer) countLocked() {
+	var list []*found
+	for _, p := range t.peers {
+		if p.info.Partial && !p.gone {
+			list = append(list, &p.info)
+		}
+	}
+	t.plan.count(list)
+}
+
+// employ starts workers for peers that have none, as many as may be.
+func (t *transfer) employ(ctx context.Context, cancel context.CancelCauseFunc, wg *sync.WaitGroup) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := 0
+	var free []*peer
+	for _, p := range t.peers {
+		switch {
+		case p.workers > 0:
+			n++
+		case !p.gone:
+			free = append(free, p)
+		}
+	}
+	// The authority comes first, else chance decides, as the order of a map does.
+	slices.SortStableFunc(free, func(a, b *peer) int { return rank(t, a) - rank(t, b) })
+	for _, p := range free[:max(0, min(len(free), maxPeers-n))] {
+		p.workers = streamsEach
+		for range streamsEach {
+			wg.Go(func() { t.work(ctx, cancel, p) })
+		}
+	}
+}
+
+func rank(t *transfer, p *peer) int {
+	if p.host == t.authority {
+		return 0
+	}
+	return 1
+}
+
+// authorized fetches what the authority knows by now, and finds another one if
+// it is gone. An error is the end.
+func (t *transfer) authorized(ctx context.Context) error {
+	t.mu.Lock()
+	host, cursor, a := t.authority, t.cursor, t.peers[t.authority]
+	alone := len(t.peers) < 2
+	t.mu.Unlock()
+	if a == nil || a.gone {
+		return t.elect(ctx)
+	}
+	if alone {
+		return nil // its hashes come with its chunks
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	r, err := ask[hashReply](ctx, t.s.opts.Mesh, host, hashProtocol, hashRequest{Name: t.name, Version: a.info.Version, Since: cursor})
+	if refused(err) == codeChanged {
+		return t.wordy(host, err)
+	}
+	if err != nil {
+		return nil //nolint:nilerr // its streams tell whether it is gone
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.authority != host {
+		return nil
+	}
+	t.cursor += len(r.Chunks)
+	if err := r.each(t.layout.count(), t.known.set); err != nil {
+		t.banLocked(a, err)
+	}
+	t.wakeLocked()
+	return nil
+}
+
+// elect makes another host that has the whole file the authority, if what has
+// come so far is what it has.
+func (t *transfer) elect(ctx context.Context) error {
+	t.mu.Lock()
+	var candidates []*peer
+	for _, p := range t.peers {
+		if !p.gone && !p.info.Partial {
+			candidates = append(candidates, p)
+		}
+	}
+	have := map[int]sum{}
+	for i, st := range t.plan.state {
+		if v, ok := t.known.get(i); ok && st == present {
+			have[i] = v
+		}
+	}
+	if t.lost.IsZero() {
+		t.lost = time.Now()
+	}
+	lost := t.lost
+	t.mu.Unlock()
+	for _, p := range candidates {
+		if t.agrees(ctx, p, have) {
+			t.crown(p, have)
+			return nil
+		}
+	}
+	if time.Since(lost) < sourceGrace {
+		return nil
+	}
+	return fmt.Errorf("no host has all of it any more; %d of %d chunks are kept, get it again to go on", len(have), t.layout.count())
+}
+
+// agrees reports whether a peer has what has come so far.
+func (t *transfer) agrees(ctx context.Context, p *peer, have map[int]sum) bool {
+	same := true
+	err := t.compare(ctx, p.host, p.info.Version, have, func(i int, v sum) {
+		if old, ok := have[i]; ok && old != v {
+			same = false
+		}
+	})
+	if err == nil && same {
+		return true
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err == nil {
+		t.banLocked(p, ErrConflict)
+	} else {
+		p.gone = true
+	}
+	return false
+}
+
+func (t *transfer) crown(p *peer, have map[int]sum) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.s.opts.Log.Info("file distribution: another host vouches for the file", "file", t.name, "host", p.host, "before", t.authority)
+	t.authority, t.cursor, t.lost = p.host, 0, time.Time{}
+	t.known = newSums(t.layout.count())
+	for i, v := range have {
+		t.known.set(i, v)
+	}
+	t.wakeLocked()
+}
+
+// banLocked uses a peer no more in this transfer, and says why.
+func (t *transfer) banLocked(p *peer, err error) {
+	if p.gone {
+		return
+	}
+	p.gone = true
+	t.banned[p.host] = true
+	t.s.opts.Log.Warn("file distribution: a host is not used as a source any more", "file", t.name, "host", p.host, "err", err)
+	t.wakeLocked()
+}
+
+// work fetches chunks from one peer until there are none, or it is of no use.
+func (t *transfer) work(ctx context.Context, fail context.CancelCauseFunc, p *peer) {
+	var stream meshage.Stream
+	defer func() {
+		if stream != nil {
+			_ = stream.Close()
+		}
+		t.mu.Lock()
+		p.workers--
+		t.mu.Unlock()
+	}()
+	buf := make([]byte, blockSize)
+	for {
+		jctx, j := t.next(ctx, p)
+		if j == nil {
+			return
+		}
+		err := t.fetch(jctx, &stream, j, buf)
+		j.cancel()
+		if err != nil && refused(err) == "" && stream != nil {
+			_ = stream.Reset()
+			stream = nil
+		}
+		if err != nil && ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		fatal, pause := t.settle(p, j, err)
+		if fatal != nil {
+			fail(fatal)
+			return
+		}
+		if pause > 0 && !sleep(ctx, pause) {
+			return
+		}
+	}
+}
+
+// sleep waits, and reports whether ctx still lives.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// next waits for a chunk that p can send. It returns nil when there is nothing
+// more to do for p.
+func (t *transfer) next(ctx context.Context, p *peer) (context.Context, *job) {
+	for {
+		t.mu.Lock()
+		if p.gone || t.plan.left == 0 || ctx.Err() != nil {
+			t.mu.Unlock()
+			return nil, nil
+		}
+		if j := t.jobLocked(p); j != nil {
+			ctx, j.cancel = context.WithCancel(ctx)
+			t.mu.Unlock()
+			return ctx, j
+		}
+		wake := t.wake
+		t.mu.Unlock()
+		timer := time.NewTimer(pollEvery / 2) // chunks become slow without anybody saying so
+		select {
+		case <-wake:
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+	}
+}
+
+func (t *transfer) jobLocked(p *peer) *job {
+	i := t.plan.pick(func(i int) bool {
+		if p.host == t.authority {
+			return true
+		}
+		_, known := t.known.get(i)
+		return p.info.has(i) && (known || !p.info.Partial && t.authorityLocked() != nil)
+	})
+	if i >= 0 {
+		j := &job{chunk: i, peer: p, version: p.info.Version, began: time.Now(), ended: make(chan struct{})}
+		t.jobs[i] = j
+		return j
+	}
+	return t.secondLocked(p)
+}
+
+func (t *transfer) authorityLocked() *peer {
+	if a := t.peers[t.authority]; a != nil && !a.gone {
+		return a
+	}
+	return nil
+}
+
+// secondLocked takes the chunk that has been on its way for longest, when
+// nothing is left but chunks on their way: their sources may be slow.
+func (t *transfer) secondLocked(p *peer) *job {
+	if t.second != nil || !t.plan.idle() {
+		return nil
+	}
+	var slow *job
+	for _, j := range t.jobs {
+		_, known := t.known.get(j.chunk)
+		if j.peer != p && p.info.has(j.chunk) && (known || p.host == t.authority) && (slow == nil || j.began.Before(slow.began)) {
+			slow = j
+		}
+	}
+	if slow == nil || time.Since(slow.began) < secondMinimum {
+		return nil
+	}
+	t.second = &job{chunk: slow.chunk, peer: p, version: p.info.Version, began: time.Now(), second: true, ended: make(chan struct{})}
+	return t.second
+}
+
+// settle draws the consequences of how a job ended: fatal ends the transfer,
+// pause is how long to leave the peer alone.
+func (t *transfer) settle(p *peer, j *job, err error) (fatal error, pause time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	defer t.wakeLocked()
+	if j.second {
+		t.second = nil
+	} else {
+		delete(t.jobs, j.chunk)
+		close(j.ended)
+	}
+	if j.lost {
+		return nil, 0
+	}
+	if err == nil {
+		p.failures = 0
+		t.plan.done(j.chunk)
+		return nil, 0
+	}
+	if !j.second {
+		t.plan.giveBack(j.chunk)
+	}
+	return t.blameLocked(p, j, err)
+}
+
+func (t *transfer) blameLocked(p *peer, j *job, err error) (fatal error, pause time.Duration) {
+	var local *localError
+	switch code := refused(err); {
+	case errors.As(err, &local):
+		return local.err, 0
+	case code == codeChanged && p.host == t.authority:
+		return t.wordy(p.host, err), 0
+	case code == codeChanged:
+		p.gone = true // if it has come to be whole meanwhile, it is found again
+	case code == codeAbsent && p.info.Partial && j.chunk/8 < len(p.info.Done):
+		p.info.Done = slices.Clone(p.info.Done)
+		p.info.Done[j.chunk/8] &^= 1 << (j.chunk % 8)
+	case code == codeBusy:
+		return nil, pollEvery / 2
+	case errors.Is(err, errLie), errors.Is(err, errGarbage), errors.Is(err, ErrConflict):
+		t.banLocked(p, fmt.Errorf("chunk %d: %w", j.chunk, err))
+	case errors.Is(err, meshage.ErrLeft), errors.Is(err, meshage.ErrUnknown):
+		p.gone = true
+	default:
+		return nil, t.strikeLocked(p, err)
+	}
+	return nil, 0
+}
+
+func (t *transfer) strikeLocked(p *peer, err error) time.Duration {
+	if p.failures++; p.failures < maxFailures*streamsEach {
+		return time.Duration(p.failures) * 50 * time.Millisecond
+	}
+	t.s.opts.Log.Info("file distribution: a source is lost", "file", t.name, "host", p.host, "err", err)
+	p.gone = true
+	return 0
+}
