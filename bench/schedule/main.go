@@ -30,6 +30,7 @@ func run() error {
 		{"10,000 groups, few shapes mixed", problem(vms, hosts, vms/10_000)},
 		{"a group for each VM", problem(vms, hosts, 1)},
 		{"10,000 groups, each of its own shape", shapes(problem(vms, hosts, vms/10_000))},
+		{"the same, and half of the memory", halved(shapes(problem(vms, hosts, vms/10_000)))},
 		{"schedule, colocate, coschedule", demanding(problem(vms, hosts, 10))},
 	} {
 		if err := measure(c.what, c.problem); err != nil {
@@ -65,6 +66,15 @@ func problem(vms, hosts, size int) *scheduler.Problem {
 func shapes(p *scheduler.Problem) *scheduler.Problem {
 	for i := range p.Groups {
 		p.Groups[i].MemMB = 512 + i*7919%2048 + i/2048
+	}
+	return p
+}
+
+// halved leaves the hosts too little memory, and no limits.
+func halved(p *scheduler.Problem) *scheduler.Problem {
+	p.Limits = scheduler.Limits{}
+	for i := range p.Hosts {
+		p.Hosts[i].MemMB = 40_000 << (i % 3)
 	}
 	return p
 }

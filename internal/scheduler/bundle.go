@@ -120,8 +120,8 @@ func (p *Problem) fixed(hosts map[string]int32, name string) (int32, error) {
 	if !ok {
 		return -1, errs.New(errs.NotFound, "VM scheduled on unknown host: `%s`", name)
 	}
-	if why := p.Hosts[h].Down; why != "" {
-		return -1, errs.New(errs.Unreachable, "VM scheduled on host `%s`, which can have none: %s", name, why)
+	if p.Hosts[h].Down != "" {
+		return -1, p.downError(h)
 	}
 	return h, nil
 }
@@ -226,7 +226,7 @@ func (d demand) plus(g *Group, vms int) demand {
 	d.cpus += vms * g.VCPUs
 	d.mem += vms * g.MemMB
 	d.nics += vms * g.NICs
-	if g.Coschedule >= 0 && g.Coschedule < math.MaxInt32 {
+	if vms > 0 && g.Coschedule >= 0 && g.Coschedule < math.MaxInt32 {
 		d.tolerates = min(d.tolerates, g.Coschedule+1)
 	}
 	return d

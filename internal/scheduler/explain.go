@@ -9,11 +9,15 @@ import (
 	"minimega/internal/errs"
 )
 
-// explain says why a VM has no place and what would give it one.
-func (p *Problem) explain(n *noFit) error {
+// explain says why a VM has no place and what would give it one; ask is what
+// found that out.
+func (p *Problem) explain(n *noFit, ask func(*Problem) (*Result, error)) error {
 	hosts := n.candidates()
 	if len(hosts) == 0 {
 		return p.allDown()
+	}
+	if h := hosts[0]; n.placer.hosts[h].down { // only where it had to be there
+		return p.downError(h)
 	}
 	name := p.Groups[n.seat.group].name(int(n.seat.vm))
 	for _, r := range []resource{0, memory, cpus, vms} {
@@ -21,7 +25,7 @@ func (p *Problem) explain(n *noFit) error {
 			if r == 0 {
 				return n.crowded(only)
 			}
-			return errs.InVM(errs.WithRemedy(n.short(only, r), p.remedy(n, r)), name)
+			return errs.InVM(errs.WithRemedy(n.short(only, r), p.remedy(n, r, ask)), name)
 		}
 	}
 	return errs.InVM(errs.WithRemedy(n.mixed(hosts), "add a host, or see `ns limit`"), name)
@@ -39,6 +43,11 @@ func (n *noFit) candidates() []int32 {
 		}
 	}
 	return hosts
+}
+
+func (p *Problem) downError(host int32) error {
+	h := &p.Hosts[host]
+	return errs.New(errs.Unreachable, "VM scheduled on host `%s`, which can have none: %s", h.Name, h.Down)
 }
 
 func (p *Problem) allDown() error {
@@ -150,7 +159,7 @@ func (n *noFit) mixed(hosts []int32) error {
 
 // remedy says what to do about a lack. The limit it names is enough for the
 // whole queue: it is what the queue takes where nothing limits that resource.
-func (p *Problem) remedy(n *noFit, r resource) string {
+func (p *Problem) remedy(n *noFit, r resource, ask func(*Problem) (*Result, error)) string {
 	what := map[resource]string{memory: "reduce memory", cpus: "reduce vcpus", vms: "launch fewer"}[r]
 	if n.host >= 0 {
 		what += ", schedule it elsewhere"
@@ -170,7 +179,7 @@ func (p *Problem) remedy(n *noFit, r resource) string {
 	if p.Limits.Value(word) == none {
 		return what // the host's own limit
 	}
-	if res, err := free.plan(); err == nil {
+	if res, err := ask(&free); err == nil {
 		set = res.needs(r)
 	}
 	if set == "" {

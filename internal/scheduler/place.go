@@ -24,10 +24,25 @@ type placer struct {
 	near    queue   // hosts that may hold the demand at hand
 	over    queue   // hosts that hold it only beyond their physical memory
 	aside   []int32 // hosts that do not hold it
+	// Bounds of what the hosts in over and aside have: a demand beyond them
+	// finds nothing there, which saves the look.
+	overFree               int
+	asideMem, asideCPUs    int
+	asideVMs, asideSharing int
 }
 
 func newPlacer(p *Problem, b *bundled) *placer {
-	s := &placer{problem: p, bundled: b, hosts: make([]state, len(p.Hosts)), places: make([][]int32, len(p.Groups))}
+	s := &placer{problem: p, bundled: b, hosts: make([]state, len(p.Hosts))}
+	for i := range p.Hosts {
+		s.hosts[i] = p.state(&p.Hosts[i])
+	}
+	return s
+}
+
+// seats makes room for the places, all in one piece.
+func (s *placer) seats() {
+	p := s.problem
+	s.places = make([][]int32, len(p.Groups))
 	total := 0
 	for i := range p.Groups {
 		total += p.Groups[i].Len()
@@ -37,10 +52,6 @@ func newPlacer(p *Problem, b *bundled) *placer {
 		n := p.Groups[i].Len()
 		s.places[i], room = room[:n:n], room[n:]
 	}
-	for i := range p.Hosts {
-		s.hosts[i] = p.state(&p.Hosts[i])
-	}
-	return s
 }
 
 func (p *Problem) state(h *Host) state {
@@ -139,6 +150,7 @@ func (n *noFit) Error() string { return "does not fit" }
 // place goes through the units, of which those that must be on some host come
 // first.
 func (s *placer) place(units []unit, demands []demand) error {
+	s.seats()
 	ready := int32(-1)
 	for i := range units {
 		u := &units[i]
@@ -186,11 +198,8 @@ func (s *placer) seat(at seat, d *demand) error {
 		host = q.hosts[0]
 		s.hosts[host].take(d, s.problem.Metric)
 		q.down(0)
-	} else {
-		if !s.hosts[host].holds(d) {
-			return &noFit{s, at, *d, host}
-		}
-		s.hosts[host].take(d, s.problem.Metric)
+	} else if err := s.put(at, d, host); err != nil {
+		return err
 	}
 	s.places[at.group][at.vm] = host
 	if s.bundled.with == nil {
@@ -201,6 +210,15 @@ func (s *placer) seat(at seat, d *demand) error {
 			s.places[g][i] = host
 		}
 	}
+	return nil
+}
+
+// put places a VM on a given host.
+func (s *placer) put(at seat, d *demand, host int32) error {
+	if !s.hosts[host].holds(d) {
+		return &noFit{s, at, *d, host}
+	}
+	s.hosts[host].take(d, s.problem.Metric)
 	return nil
 }
 
@@ -216,24 +234,52 @@ func (s *placer) open() {
 }
 
 // reopen looks again, for another demand, at the hosts that the last one left
-// out. There are few as long as the hosts are not full, so that a queue of
-// many small groups costs little more than one of a few large ones.
+// out. There are few, or they have too little, so that a queue of many small
+// groups costs little more than one of a few large ones.
 func (s *placer) reopen(d *demand) {
-	again := append(s.aside, s.over.hosts...)
-	s.over.hosts = s.over.hosts[:0]
-	kept := again[:0]
-	for _, h := range again {
-		switch state := &s.hosts[h]; {
-		case !state.holds(d):
-			kept = append(kept, h)
-		case state.has(d):
-			s.near.push(h)
-		default:
+	if len(s.over.hosts) > 0 && (d.mem == 0 || d.mem <= s.overFree) {
+		again := s.over.hosts
+		s.over.hosts, s.overFree = again[:0], 0
+		for _, h := range again {
+			if s.hosts[h].has(d) {
+				s.near.push(h)
+				continue
+			}
 			s.over.hosts = append(s.over.hosts, h)
+			s.overFree = max(s.overFree, s.hosts[h].physical-s.hosts[h].mem)
+		}
+		s.over.order()
+	}
+	if d.mem <= s.asideMem && d.cpus <= s.asideCPUs && d.vms <= min(s.asideVMs, s.asideSharing) {
+		again := s.aside
+		s.aside, s.asideMem, s.asideCPUs, s.asideVMs, s.asideSharing = again[:0], 0, 0, 0, 0
+		for _, h := range again {
+			switch {
+			case !s.hosts[h].holds(d):
+				s.exclude(h)
+			case s.hosts[h].has(d):
+				s.near.push(h)
+			default:
+				s.exceed(h)
+			}
 		}
 	}
-	s.aside = kept
-	s.over.order()
+}
+
+// exceed puts a host into over.
+func (s *placer) exceed(h int32) {
+	s.over.push(h)
+	s.overFree = max(s.overFree, s.hosts[h].physical-s.hosts[h].mem)
+}
+
+// exclude puts a host aside.
+func (s *placer) exclude(h int32) {
+	s.aside = append(s.aside, h)
+	state := &s.hosts[h]
+	s.asideMem = max(s.asideMem, state.free(memory))
+	s.asideCPUs = max(s.asideCPUs, state.free(cpus))
+	s.asideVMs = max(s.asideVMs, state.free(vms))
+	s.asideSharing = max(s.asideSharing, state.tolerates-state.vms)
 }
 
 // next returns the queue whose first host is to take the demand, nil if none
@@ -247,9 +293,9 @@ func (s *placer) next(d *demand) *queue {
 		}
 		s.near.pop()
 		if holds {
-			s.over.push(h)
+			s.exceed(h)
 		} else {
-			s.aside = append(s.aside, h)
+			s.exclude(h)
 		}
 	}
 	for len(s.over.hosts) > 0 {
@@ -258,7 +304,7 @@ func (s *placer) next(d *demand) *queue {
 			return &s.over
 		}
 		s.over.pop()
-		s.aside = append(s.aside, h)
+		s.exclude(h)
 	}
 	return nil
 }

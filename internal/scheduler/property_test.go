@@ -73,6 +73,9 @@ func TestRules(t *testing.T) {
 		good++
 		checkPlaces(t, p, r)
 		checkLimits(t, p, r)
+		if same, err := Check(p, r.Places); err != nil || !reflect.DeepEqual(same, r) {
+			t.Fatalf("planned %+v, checked %+v, %v", r, same, err)
+		}
 	})
 	if good == 0 {
 		t.Fatal("no problem had an answer")

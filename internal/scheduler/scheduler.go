@@ -9,6 +9,7 @@ package scheduler
 
 import (
 	"errors"
+	"math"
 
 	"minimega/internal/errs"
 )
@@ -103,11 +104,22 @@ func (r *Result) HostOf(group, vm int) string { return r.Hosts[r.Places[group][v
 // Plan schedules all groups, or none. Errors are Invalid (the groups
 // contradict themselves), NotFound (a host or VM they name), Resource (they do
 // not fit; the remedy says what would help) and Unreachable (no host is up).
-func Plan(p *Problem) (*Result, error) {
-	r, err := p.plan()
+func Plan(p *Problem) (*Result, error) { return p.told((*Problem).plan) }
+
+// Check predicts the hosts for places that were chosen otherwise: moved by
+// hand, or planned when the hosts were as they no longer are. Limits hold as
+// in Plan; schedule and colocate do not, since who moves a VM wants it there.
+// The result shares the places.
+func Check(p *Problem, places [][]int32) (*Result, error) {
+	return p.told(func(p *Problem) (*Result, error) { return p.check(places) })
+}
+
+// told asks for a result and explains the answer.
+func (p *Problem) told(ask func(*Problem) (*Result, error)) (*Result, error) {
+	r, err := ask(p)
 	var nf *noFit
 	if errors.As(err, &nf) {
-		return nil, p.explain(nf)
+		return nil, p.explain(nf, ask)
 	}
 	if err != nil {
 		return nil, err
@@ -130,6 +142,37 @@ func (p *Problem) plan() (*Result, error) {
 	s := newPlacer(p, b)
 	if err := s.place(units, demands); err != nil {
 		return nil, err
+	}
+	return s.result(), nil
+}
+
+// check is Check without explanations.
+func (p *Problem) check(places [][]int32) (*Result, error) {
+	if _, err := p.index(); err != nil {
+		return nil, err
+	}
+	if len(places) != len(p.Groups) {
+		return nil, errs.New(errs.Invalid, "%d groups have places, of %d", len(places), len(p.Groups))
+	}
+	s := newPlacer(p, &bundled{})
+	s.places = places
+	for i := range p.Groups {
+		g := &p.Groups[i]
+		if err := g.check(); err != nil {
+			return nil, err
+		}
+		d := demand{tolerates: math.MaxInt}.plus(g, 1)
+		if len(places[i]) != g.Len() {
+			return nil, errs.New(errs.Invalid, "%d VMs of group %d have places, of %d", len(places[i]), i, g.Len())
+		}
+		for vm, h := range places[i] {
+			if h < 0 || int(h) >= len(p.Hosts) {
+				return nil, errs.New(errs.Invalid, "VM `%s` has host %d of %d", g.name(vm), h, len(p.Hosts))
+			}
+			if err := s.put(seat{int32(i), int32(vm)}, &d, h); err != nil {
+				return nil, err
+			}
+		}
 	}
 	return s.result(), nil
 }

@@ -3,6 +3,7 @@ package scheduler
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -231,5 +232,53 @@ func TestLongChain(t *testing.T) {
 	p.Groups[0].Colocate = fmt.Sprint("vm", n-1)
 	if _, err := Plan(p); err == nil || len(err.Error()) > 300 {
 		t.Errorf("cycle: %v", err)
+	}
+}
+
+// What Plan decided passes Check, and moves are checked like anything else.
+func TestCheck(t *testing.T) {
+	p := &Problem{Hosts: hosts(3), Groups: []Group{small("a", "b"), {Names: []string{"c"}, MemMB: 8192, VCPUs: 1, Coschedule: 1}}}
+	p.Hosts[2].Down = "timed out"
+	p.Limits.Memory = 1
+	r, err := Plan(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := Check(p, r.Places)
+	if err != nil || !reflect.DeepEqual(r, again) {
+		t.Fatalf("got  %+v, %v\nwant %+v", again, err, r)
+	}
+	p.Groups[0].Host, p.Groups[1].Colocate = "h1", "x" // do not count
+	for _, c := range []struct {
+		places [][]int32
+		want   string
+	}{
+		{[][]int32{{1, 1}, {0}}, ""},
+		{[][]int32{{1, 0}, {0}}, "VM c: needs 8192 MB; the most free is 7680 MB on host h0 (reduce memory, schedule it elsewhere, or `ns limit memory 1.07`)"},
+		{[][]int32{{1, 0}, {2}}, "VM scheduled on host `h2`, which can have none: timed out"},
+		{[][]int32{{1, 0}, {3}}, "VM `c` has host 3 of 3"},
+		{[][]int32{{1, 0}, {-1}}, "VM `c` has host -1 of 3"},
+		{[][]int32{{1, 0}, {}}, "0 VMs of group 1 have places, of 1"},
+		{[][]int32{{1, 0}}, "1 groups have places, of 2"},
+	} {
+		r, err := Check(p, c.places)
+		if got := fmt.Sprint(err); err != nil && got != c.want || err == nil && c.want != "" {
+			t.Errorf("%v: got  %v\nwant %s", c.places, err, c.want)
+		}
+		if err == nil && (r.Hosts[0].New != 1 || r.Hosts[1].CPUCommit != 2 || r.Hosts[0].Tolerates != 2) {
+			t.Errorf("%v: %+v", c.places, r.Hosts)
+		}
+	}
+	p.Limits.Memory = 0
+	if _, err := Check(p, [][]int32{{0, 0}, {0}}); fmt.Sprint(err) != "too many VMs scheduled on h0 for coschedule requirement of 1" {
+		t.Errorf("crowded: %v", err)
+	}
+	p.Groups[1].VCPUs = -1
+	if _, err := Check(p, r.Places); !errors.Is(err, errs.Invalid) {
+		t.Errorf("negative: %v", err)
+	}
+	p.Hosts = nil
+	if _, err := Check(p, r.Places); !errors.Is(err, errs.State) {
+		t.Errorf("without hosts: %v", err)
 	}
 }
