@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"minimega/internal/capture"
+	"minimega/internal/deploy"
 	"minimega/internal/namespace"
 	"minimega/internal/network"
 	"minimega/internal/optimize"
@@ -29,6 +30,7 @@ type Deps struct {
 	Captures *capture.Manager
 	Records  *record.Manager
 	Optimize *optimize.Optimizer
+	Deploy   *deploy.Deployer
 	QEMU     QEMU
 	// AbsSnapshot makes disk snapshots name their backing file absolutely.
 	AbsSnapshot bool
@@ -45,6 +47,6 @@ func Experiment(d *Deps) []Command {
 		namespaces(d), schedule(d),
 		vlans(d), taps(d), mirrors(d), bridges(d),
 		captures(d), displays(d), disks(d),
-		clearAll(d),
+		deployments(d), clearAll(d),
 	)
 }

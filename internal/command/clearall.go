@@ -11,8 +11,9 @@ func clearAll(d *Deps) []Command {
 	return []Command{{
 		Patterns: []string{"clear all"},
 		Short:    "end everything in every namespace",
-		Long:     "Clears all namespaces (with their VMs, captures, recordings and taps), all VLAN aliases and the history.",
+		Long:     "Forgets the flags of `deploy flags`, and clears all namespaces (with their VMs, captures, recordings and taps), all VLAN aliases and the history.",
 		Run: func(ctx context.Context, c *Call) (*minicli.Response, error) {
+			d.Deploy.ClearFlags()
 			if err := d.NS.Clear(ctx, "all"); err != nil {
 				return nil, err
 			}

@@ -17,7 +17,9 @@ import (
 	"minimega/internal/api"
 	"minimega/internal/basedir"
 	"minimega/internal/capture"
+	"minimega/internal/cli"
 	"minimega/internal/command"
+	"minimega/internal/deploy"
 	"minimega/internal/host"
 	"minimega/internal/image"
 	"minimega/internal/jobs"
@@ -154,7 +156,7 @@ func (d *Daemon) owners(hostname string) (*command.Deps, error) {
 	d.finally("recordings", bounded(records.Close))
 
 	deps := &command.Deps{Host: hostname, Base: d.cfg.Base, Files: d.cfg.Files, Log: d.log, VLANs: vlans, Net: net, Captures: captures,
-		Records: records, Optimize: tuned, QEMU: qemu{engine}, AbsSnapshot: d.cfg.AbsSnapshot, Preprocess: command.Preprocessor(d.cfg.Files)}
+		Records: records, Optimize: tuned, Deploy: d.deployer(hostname), QEMU: qemu{engine}, AbsSnapshot: d.cfg.AbsSnapshot, Preprocess: command.Preprocessor(d.cfg.Files)}
 	engines := []vm.Engine{engine, d.containers(), emulator(engine)}
 	for _, e := range engines {
 		if a, ok := e.(vm.Adopter); ok {
@@ -195,6 +197,28 @@ func (d *Daemon) optimizer() (*optimize.Optimizer, error) {
 		return o, o.Clear()
 	}
 	return o, nil
+}
+
+// deployer starts minimegas like this one on other hosts.
+func (d *Daemon) deployer(hostname string) *deploy.Deployer {
+	return deploy.New(deploy.Options{
+		Host: hostname, Flags: d.cfg.Args, KnownHosts: filepath.Join(d.cfg.Base, "ssh_known_hosts"), DefaultBase: cli.DefaultBase, Log: d.log,
+		Check: daemonFlags,
+	})
+}
+
+// daemonFlags refuses a command line that starts no daemon.
+func daemonFlags(flags []string) error {
+	c, err := cli.ParseFlags(flags)
+	switch {
+	case err != nil:
+		return err
+	case len(c.Args) > 0:
+		return fmt.Errorf("%q is no flag", c.Args[0])
+	case c.Version || c.CLI || c.Exec || c.Attach || c.Pipe != "":
+		return errors.New("these flags start no daemon")
+	}
+	return nil
 }
 
 // containers makes containers, whose groups are those of this base directory.
