@@ -5,11 +5,13 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -207,4 +209,157 @@ func once(t *testing.T, path string, n int) {
 		t.Fatalf("%d packets in the file, %d sent", len(packets), n)
 	}
 	t.Logf("%d packets, each once", n)
+}
+
+// A wire faster than the file: what found no room is counted across the deaths,
+// and nothing is in the file twice.
+func TestDropsAreCountedAcrossDeaths(t *testing.T) {
+	a, b := veth(t)
+	dir := t.TempDir()
+	hosttest.Machine{Marks: []string{dir}}.Check(t)
+	o := order{Dir: filepath.Join(dir, "journal"), Path: filepath.Join(dir, "a.pcapng"), Link: a}
+	c, _ := startCapturer(t, o)
+	send := sender(t, b)
+	n := 0
+	for range 4 {
+		for range 20000 { // more than a ring holds
+			send(udpFrame(7, n, 1400))
+			n++
+		}
+		c.kill()
+		for range 15000 {
+			send(udpFrame(7, n, 1400))
+			n++
+		}
+		c, _ = startCapturer(t, o)
+	}
+	said := c.stop(t)
+	packets, ifaces := read(t, o.Path)
+	last := -1
+	for _, p := range packets {
+		number := int(binary.BigEndian.Uint32(p.data[42:]))
+		if number <= last {
+			t.Fatalf("number %d after %d", number, last)
+		}
+		last = number
+	}
+	drops := int(said.Infos[0].Drops)
+	if len(packets)+drops != n || drops == 0 {
+		t.Errorf("%d packets in the file, %d dropped, %d sent", len(packets), drops, n)
+	}
+	if s := ifaces[0].Stats; len(ifaces) != 1 || s == nil || s.Received != int64(n) || s.Dropped != int64(drops) {
+		t.Errorf("statistics %+v", ifaces)
+	}
+}
+
+// What an interface had passed on before it went while nobody watched is in the
+// file, and the capture is over.
+func TestInterfaceGoneMeanwhile(t *testing.T) {
+	for _, first := range []string{"down", "up"} {
+		a, b := veth(t)
+		dir := t.TempDir()
+		hosttest.Machine{Marks: []string{dir}}.Check(t)
+		o := order{Dir: filepath.Join(dir, "journal"), Path: filepath.Join(dir, "a.pcap"), Link: a}
+		c, _ := startCapturer(t, o)
+		c.kill()
+		send := sender(t, b)
+		for i := range 10 {
+			send(udpFrame(7, i, 100))
+		}
+		if first == "down" {
+			setDown(t, a)
+		}
+		remove(a)
+		m := Open(o.Dir, slog.New(slog.NewTextHandler(&logWriter{t}, nil)))
+		if n, err := m.Restore(t.Context(), nil); n != 1 || err != nil {
+			t.Errorf("%d restored, %v", n, err)
+		}
+		eventually(t, "the end of the capture", func() bool { return len(m.List()) == 0 })
+		once(t, o.Path, 10)
+		if err := m.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// A holder whose capture had ended, or is not wanted, ends.
+func TestHoldersEnd(t *testing.T) {
+	a, _ := veth(t)
+	dir := t.TempDir()
+	hosttest.Machine{Marks: []string{dir}}.Check(t)
+	o := order{Dir: filepath.Join(dir, "journal"), Path: filepath.Join(dir, "a.pcap"), Link: a}
+	held := func() int {
+		found, err := holders(o.Dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(found)
+	}
+	for _, end := range []func(*Manager) error{
+		(*Manager).Forget,
+		func(m *Manager) error { // killed between the end of a capture and that of its holder
+			if err := m.journal.Clear(); err != nil {
+				return err
+			}
+			n, err := m.Restore(t.Context(), nil)
+			if n != 0 {
+				t.Errorf("%d restored", n)
+			}
+			return err
+		},
+	} {
+		c, _ := startCapturer(t, o)
+		c.kill()
+		if held() != 1 {
+			t.Errorf("%d holders", held())
+		}
+		if err := end(Open(o.Dir, slog.New(slog.DiscardHandler))); err != nil || held() != 0 {
+			t.Errorf("%d holders, %v", held(), err)
+		}
+	}
+}
+
+// A capture whose holder was killed, too, goes on without what the ring had.
+func TestHolderGone(t *testing.T) {
+	a, b := veth(t)
+	dir := t.TempDir()
+	hosttest.Machine{Marks: []string{dir}}.Check(t)
+	o := order{Dir: filepath.Join(dir, "journal"), Path: filepath.Join(dir, "a.pcap"), Link: a}
+	c, _ := startCapturer(t, o)
+	c.kill()
+	found, err := holders(o.Dir)
+	if err != nil || endHolders(found) != nil {
+		t.Fatal(found, err)
+	}
+	c, said := startCapturer(t, o)
+	if said.Restored != 1 {
+		t.Errorf("%+v", said)
+	}
+	sender(t, b)(udpFrame(7, 0, 100))
+	c.stop(t)
+	once(t, o.Path, 1)
+}
+
+// A holder costs next to nothing.
+func TestHolderIsSmall(t *testing.T) {
+	a, _ := veth(t)
+	dir := t.TempDir()
+	hosttest.Machine{Marks: []string{dir}}.Check(t)
+	m := Open(filepath.Join(dir, "journal"), slog.New(slog.DiscardHandler))
+	if err := m.StartLink(t.Context(), vmSpec(filepath.Join(dir, "a.pcap"), Options{}), a); err != nil {
+		t.Fatal(err)
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", m.captures[0].holder.Pid()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(status), "VmRSS:")
+	var kib int
+	if _, err := fmt.Sscan(after, &kib); err != nil || kib > 128 {
+		t.Errorf("%d KiB, %v", kib, err)
+	}
+	t.Logf("%d KiB", kib)
+	if err := m.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
 }
