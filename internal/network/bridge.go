@@ -251,7 +251,10 @@ func (m *Manager) Untunnel(ctx context.Context, name, tunnel string) error {
 	}
 	return m.edit(ctx, name, func() (func(*bridge), error) {
 		err := tn.Untunnel(ctx, name, tunnel)
-		return func(b *bridge) { b.tunnels = without(b.tunnels, tunnel) }, err
+		return func(b *bridge) {
+			b.tunnels = without(b.tunnels, tunnel)
+			delete(b.ways, tunnel)
+		}, err
 	})
 }
 

@@ -47,6 +47,7 @@ type place struct {
 // overlays is what the manager knows of joining VLANs; guarded by Manager.mu.
 type overlays struct {
 	on    bool
+	ever  bool // some namespace has, or had, peers
 	conf  Overlay
 	peers map[string][]netip.Addr // by namespace
 }
@@ -82,6 +83,7 @@ func (m *Manager) SetPeers(ctx context.Context, namespace string, peers []netip.
 			m.overlays.peers = map[string][]netip.Addr{}
 		}
 		m.overlays.peers[namespace] = peers
+		m.overlays.ever = m.overlays.ever || len(peers) > 0
 		if len(peers) == 0 {
 			delete(m.overlays.peers, namespace)
 		}
@@ -107,7 +109,10 @@ func (m *Manager) setOverlay(ctx context.Context, change func() bool) error {
 	}
 	m.changed()
 	m.keep()
-	return m.join(ctx, all)
+	for _, o := range m.Overlays() { // also where no port is any more
+		all = append(all, place{o.Bridge, o.VLAN})
+	}
+	return m.join(ctx, all, false)
 }
 
 // hostAddresses checks addresses and returns them in one form and order.
@@ -143,8 +148,9 @@ func (m *Manager) Peers() map[string][]netip.Addr {
 }
 
 // join fits the overlays of places to the ports that are there now. It is
-// called after every change of either.
-func (m *Manager) join(ctx context.Context, places []place) error {
+// called after every change of either. lazy leaves places without ports alone,
+// whose overlay goes with them soon.
+func (m *Manager) join(ctx context.Context, places []place, lazy bool) error {
 	o, ok := m.dp.(Overlayer)
 	m.mu.Lock()
 	idle := !m.overlays.on
@@ -156,13 +162,13 @@ func (m *Manager) join(ctx context.Context, places []place) error {
 	var failed []error
 	for _, at := range slices.Compact(places) {
 		if at.vlan != Disconnected {
-			failed = append(failed, m.joinOne(ctx, o, at))
+			failed = append(failed, m.joinOne(ctx, o, at, lazy))
 		}
 	}
 	return errors.Join(failed...)
 }
 
-func (m *Manager) joinOne(ctx context.Context, o Overlayer, at place) error {
+func (m *Manager) joinOne(ctx context.Context, o Overlayer, at place, lazy bool) error {
 	m.joining <- struct{}{} // so that the last to look is the last to act
 	defer func() { <-m.joining }()
 	m.mu.Lock()
@@ -180,8 +186,8 @@ func (m *Manager) joinOne(ctx context.Context, o Overlayer, at place) error {
 		}
 	}
 	m.mu.Unlock()
-	if !used {
-		return nil // its overlay goes with the VLAN
+	if lazy && !used {
+		return nil
 	}
 	slices.SortFunc(remotes, netip.Addr.Compare)
 	return o.SetRemotes(ctx, at.bridge, at.vlan, conf, slices.Compact(remotes))
@@ -191,7 +197,7 @@ func (m *Manager) joinOne(ctx context.Context, o Overlayer, at place) error {
 // should not have.
 func (m *Manager) joinPorts(ports ...Port) {
 	m.mu.Lock()
-	idle := !m.overlays.on || len(m.overlays.peers) == 0
+	idle := !m.overlays.on || !m.overlays.ever
 	m.mu.Unlock()
 	if idle {
 		return
@@ -200,7 +206,7 @@ func (m *Manager) joinPorts(ports ...Port) {
 	for _, p := range ports {
 		places = append(places, place{p.Bridge, p.VLAN})
 	}
-	if err := m.join(context.Background(), places); err != nil {
+	if err := m.join(context.Background(), places, true); err != nil {
 		m.opts.Log.Warn("no overlay", "err", err)
 	}
 }

@@ -285,28 +285,37 @@ func TestOverlayMTU(t *testing.T) {
 	}
 }
 
-// TestOverlayIPv6 joins hosts that know each other by IPv6.
+// TestOverlayIPv6 joins hosts that know each other by IPv6, for which the kernel
+// fragments nothing: guests are told where a frame is too large.
 func TestOverlayIPv6(t *testing.T) {
-	s := sites(t, lab.Options{Hosts: 2, MTU: 9000})
-	for i, x := range s {
-		ip := fmt.Sprintf("fd00:77::%d", i+1)
-		if out, err := x.Command(t.Context(), "ip", "addr", "add", ip+"/64", "dev", "eth0", "nodad").CombinedOutput(); err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
-		x.IP = netip.MustParseAddr(ip)
-	}
-	overlaid(t, "lab", s...)
-	a, b := s[0].station(t, "lab", 101, "10.9.0.1/24"), s[1].station(t, "lab", 101, "10.9.0.2/24")
-	a.reaches(t, b)
-	if !a.pings(b, 1472) {
-		t.Error("a full frame is lost")
-	}
-	transfer(t, a, b, 5<<20)
-	if err := s[0].m.SetPeers(t.Context(), "lab", []netip.Addr{netip.MustParseAddr("10.77.0.2")}); err != nil {
-		t.Fatal(err)
-	}
-	if !strings.Contains(s[0].log.String(), "another family") {
-		t.Error("nothing is said of a host of the other family")
+	for _, mtu := range []int{1500, 1570} {
+		t.Run(strconv.Itoa(mtu), func(t *testing.T) {
+			s := sites(t, lab.Options{Hosts: 2, MTU: mtu})
+			for i, x := range s {
+				ip := fmt.Sprintf("fd00:77::%d", i+1)
+				if out, err := x.Command(t.Context(), "ip", "addr", "add", ip+"/64", "dev", "eth0", "nodad").CombinedOutput(); err != nil {
+					t.Fatalf("%v: %s", err, out)
+				}
+				x.IP = netip.MustParseAddr(ip)
+			}
+			overlaid(t, "lab", s...)
+			a, b := s[0].station(t, "lab", 101, "10.9.0.1/24"), s[1].station(t, "lab", 101, "10.9.0.2/24")
+			a.reaches(t, b)
+			transfer(t, a, b, 5<<20)
+			if mtu == 1570 && !a.pings(b, 1472) {
+				t.Error("a full frame is lost")
+			}
+			out, _ := a.command("ping", "-n", "-c", "2", "-W", "1", "-M", "do", "-s", "1472", b.ip.String())
+			if mtu == 1500 && !strings.Contains(string(out), "mtu") {
+				t.Errorf("nobody tells the guest: %s", out)
+			}
+			if err := s[0].m.SetPeers(t.Context(), "lab", []netip.Addr{netip.MustParseAddr("10.77.0.2")}); err != nil {
+				t.Fatal(err)
+			}
+			if !strings.Contains(s[0].log.String(), "another family") {
+				t.Error("nothing is said of a host of the other family")
+			}
+		})
 	}
 }
 

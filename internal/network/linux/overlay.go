@@ -36,7 +36,7 @@ type overlay struct {
 // which have no blanks.
 const (
 	overlayTunnel = "overlay tunnel"
-	overlayWire   = "overlay wire"
+	wireOf        = " wire" // after the name of what is at its end
 )
 
 // SetRemotes joins a VLAN with those of other hosts; see network.Overlayer.
@@ -196,19 +196,15 @@ func (d *Datapath) reach(ctx context.Context, s *segment, remotes []netip.Addr) 
 func (d *Datapath) dropOverlay(ctx context.Context, s *segment) error {
 	o := s.overlay
 	d.mu.Lock()
-	doomed := []int{s.extra[overlayWire], s.extra[overlayTunnel]}
-	delete(s.extra, overlayWire)
+	doomed := []int{s.extra[overlayTunnel+wireOf], s.extra[overlayTunnel]}
+	delete(s.extra, overlayTunnel+wireOf)
 	delete(s.extra, overlayTunnel)
 	d.mu.Unlock()
 	o.index, o.have = 0, nil
 	return d.remove(ctx, doomed)
 }
 
-// makeOverlay makes the devices of a segment's overlay: the VXLAN device, and a
-// wire (a veth pair) between that and the bridge. Were it a port of the bridge
-// itself, the kernel would refuse full frames of guests where the network
-// between the hosts has an MTU of 1500, and tell the guests so, instead of
-// fragmenting what it makes of them.
+// makeOverlay makes the devices of a segment's overlay.
 func (d *Datapath) makeOverlay(ctx context.Context, b *bridge, s *segment, conf network.Overlay, six bool) error {
 	id := vni(conf, s.bridge, s.vlan)
 	tunnel, err := d.newDevice(ctx, func(dev string) *nl.NetlinkRequest { return newOverlay(dev, conf.Local, six, id) })
@@ -230,18 +226,29 @@ func (d *Datapath) makeOverlay(ctx context.Context, b *bridge, s *segment, conf 
 	if err := d.hush(ctx, index); err != nil {
 		return err
 	}
-	join := index
-	if d.guard.prog >= 0 {
-		if join, err = d.wire(ctx, b, s, index); err != nil {
-			return err
-		}
+	end, err := d.plugEnd(ctx, b, s, overlayTunnel+wireOf, index, six)
+	if err != nil {
+		return err
 	}
-	return d.nl.all(ctx, []*nl.NetlinkRequest{setMaster(join, s.index), up(join), up(index)})
+	return d.nl.all(ctx, []*nl.NetlinkRequest{setMaster(end, s.index), up(end), up(index)})
+}
+
+// plugEnd returns the device to plug into a bridge for a VXLAN device: one end
+// of a wire (a veth pair) to it. Were it a port of the bridge itself, the kernel
+// would refuse full frames of guests where the network between the hosts has an
+// MTU of 1500, and tell the guests so, instead of fragmenting what it makes of
+// them. Without BPF that is how it is, and over IPv6 too, for which the kernel
+// does not fragment: it is better to refuse than to lose.
+func (d *Datapath) plugEnd(ctx context.Context, b *bridge, s *segment, what string, tunnel int, six bool) (int, error) {
+	if d.guard.prog < 0 || six {
+		return tunnel, nil
+	}
+	return d.wire(ctx, b, s, what, tunnel)
 }
 
 // wire makes a veth pair one end of which exchanges all frames with a device,
 // and returns the other.
-func (d *Datapath) wire(ctx context.Context, b *bridge, s *segment, to int) (int, error) {
+func (d *Datapath) wire(ctx context.Context, b *bridge, s *segment, what string, to int) (int, error) {
 	inner := ""
 	outer, err := d.newDevice(ctx, func(dev string) *nl.NetlinkRequest {
 		inner = d.name()
@@ -255,8 +262,8 @@ func (d *Datapath) wire(ctx context.Context, b *bridge, s *segment, to int) (int
 	if err := errors.Join(err1, err2); err != nil {
 		return 0, err
 	}
-	if !d.note(b, s, overlayWire, out) {
-		return 0, d.remove(ctx, []int{out})
+	if !d.note(b, s, what, out) {
+		return 0, errors.Join(unix.ENODEV, d.remove(ctx, []int{out})) // as if the bridge had gone first
 	}
 	if err := errors.Join(d.hush(ctx, out), d.hush(ctx, in)); err != nil {
 		return 0, err

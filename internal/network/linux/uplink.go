@@ -22,6 +22,8 @@ type uplink struct {
 	module string // of the kernel
 	device func(name string, vlan int) *nl.NetlinkRequest
 	iface  int // index of a trunk's interface, which itself joins VLAN 0
+	vxlan  bool
+	six    bool // over IPv6
 }
 
 // maxKey is the largest key of a VXLAN tunnel: 24 bits of VNI hold it and the VLAN.
@@ -34,7 +36,7 @@ func (d *Datapath) Tunnel(ctx context.Context, name string, t network.Tunnel) (s
 	u := &uplink{name: cmp.Or(t.Name, d.name())}
 	switch t.Kind {
 	case "vxlan":
-		u.module = "vxlan"
+		u.module, u.vxlan, u.six = "vxlan", true, t.Remote.Is6()
 		u.device = func(dev string, vlan int) *nl.NetlinkRequest {
 			return newVXLAN(dev, t.Remote, (t.Key&maxKey)<<12|uint32(vlan))
 		}
@@ -161,11 +163,17 @@ func (d *Datapath) join(ctx context.Context, b *bridge, s *segment, u *uplink) e
 		if !d.own(b, s, u, index) {
 			return d.remove(ctx, []int{index})
 		}
-		if err := first(d.nl.do(ctx, []*nl.NetlinkRequest{quiet(index)})); err != nil && !errors.Is(err, unix.EAFNOSUPPORT) {
+		if err := d.hush(ctx, index); err != nil {
 			return err
 		}
 	}
-	err := d.nl.all(ctx, []*nl.NetlinkRequest{setMaster(index, s.index), up(index)})
+	end, err := index, error(nil)
+	if u.vxlan {
+		end, err = d.plugEnd(ctx, b, s, u.name+wireOf, index, u.six)
+	}
+	if err == nil {
+		err = d.nl.all(ctx, []*nl.NetlinkRequest{setMaster(end, s.index), up(end), up(index)})
+	}
 	if errors.Is(err, unix.ENODEV) && !d.current(b, s) {
 		return nil
 	}
@@ -213,10 +221,9 @@ func (d *Datapath) leave(ctx context.Context, b *bridge, u *uplink) error {
 	d.mu.Lock()
 	delete(b.uplinks, u.name)
 	for _, s := range b.segments {
-		if index, ok := s.extra[u.name]; ok {
-			doomed = append(doomed, index)
-			delete(s.extra, u.name)
-		}
+		doomed = append(doomed, s.extra[u.name], s.extra[u.name+wireOf]) // 0 for none
+		delete(s.extra, u.name)
+		delete(s.extra, u.name+wireOf)
 	}
 	d.mu.Unlock()
 	ctx = context.WithoutCancel(ctx)
