@@ -97,7 +97,7 @@ func (g *gate) leave(c net.Conn) {
 func (g *gate) begin(c net.Conn) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.handshakes >= maxHandshakes || g.debtLocked(hostOf(c)) >= maxFailures {
+	if g.handshakes >= maxHandshakes || g.debtLocked(hostOf(c)) > maxFailures-1 {
 		return false
 	}
 	g.handshakes++

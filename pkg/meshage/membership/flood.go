@@ -102,7 +102,7 @@ func (m *Machine) flushLink(l *link) bool {
 	}
 	for ; l.at < f.end() && count < batchLimit; l.at++ {
 		c := f.log[l.at-f.base]
-		if _, has := l.has[c.n]; !has && c.version == c.n.version {
+		if c.version == c.n.version && l.has[c.n] != c.version {
 			add(c.n)
 		}
 	}
@@ -187,7 +187,7 @@ func (m *Machine) news(l *link, f rawFrame) bool {
 		return true
 	case f.version == n.version && f.boot == n.boot:
 		m.stats.Repeated++
-		l.has[n] = struct{}{}
+		l.has[n] = n.version
 		m.passAgain(n)
 	default:
 		m.stats.Repeated++
@@ -251,13 +251,8 @@ func (m *Machine) accept(l *link, r *record) {
 	if n.member && n.asBoot != n.boot {
 		m.graphChanged(false)
 	}
-	l.has[n] = struct{}{}
+	l.has[n] = n.version
 	m.spread(n)
-	for _, o := range m.order {
-		if o != l {
-			delete(o.has, n)
-		}
-	}
 }
 
 // linksPerMember bounds the graph: links declared, over members allowed.

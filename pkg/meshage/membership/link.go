@@ -22,10 +22,10 @@ type link struct {
 	gap      time.Duration // longest silence of late that ended well
 	probed   bool          // asked for a sign since heard
 
-	at       uint64             // the log is sent up to here
-	extra    []*node            // to be sent besides
-	has      map[*node]struct{} // whose newest version it has shown since the last flush
-	budget   float64            // records that it may still send
+	at       uint64           // the log is sent up to here
+	extra    []*node          // to be sent besides
+	has      map[*node]uint64 // versions that it has shown since the last flush
+	budget   float64          // records that it may still send
 	refilled time.Duration
 
 	differs  time.Duration // since when its digest differs, 0 when it does not
@@ -39,7 +39,7 @@ func (m *Machine) linkUp(id ID) {
 	if m.links[id] != nil || id == m.cfg.Self || len(id) == 0 || len(id) > MaxID {
 		return
 	}
-	l := &link{id: id, key: keyOf(id), since: m.now, heard: m.now, interval: m.cfg.Heartbeat, has: map[*node]struct{}{},
+	l := &link{id: id, key: keyOf(id), since: m.now, heard: m.now, interval: m.cfg.Heartbeat, has: map[*node]uint64{},
 		budget: m.burst(), refilled: m.now, patience: quiet}
 	if len(m.order) >= MaxPeers {
 		m.do(Drop{ID: id, Why: fmt.Sprintf("this node has %d links already", MaxPeers)})

@@ -24,6 +24,7 @@ type node struct {
 	refs     int     // nodes that declare it
 
 	// What the last search found.
+	walk   uint64 // number of the last walk of spare that came by
 	search uint64 // number of the last search that reached it
 	hops   int
 	via    *node // first neighbour on the way, nil for self
@@ -47,6 +48,7 @@ type table struct {
 	declared int // sum over all nodes
 
 	searches uint64
+	walks    uint64
 	reached  []*node // of the last search, self first, nearest first
 	sorted   []*node // the same by key, nil until asked for
 	lost     []*node // with a record, but out of reach
@@ -240,19 +242,20 @@ func weight(a, b *node) uint64 { return mix(min(a.key, b.key) ^ mix(max(a.key, b
 // same moment, the tree stays.
 func (t *table) spare(p *node) bool {
 	limit := weight(t.self, p)
-	seen := map[*node]bool{t.self: true}
-	queue := []*node{t.self}
-	for len(queue) > 0 {
-		n := queue[0]
-		queue = queue[1:]
+	t.walks++
+	t.self.walk = t.walks
+	queue := append(t.queue[:0], t.self)
+	defer func() { t.queue = queue[:0] }()
+	for i := 0; i < len(queue); i++ {
+		n := queue[i]
 		for _, next := range n.adjacent {
-			if seen[next] || weight(n, next) >= limit {
+			if next.walk == t.walks || weight(n, next) >= limit {
 				continue
 			}
 			if next == p {
 				return true
 			}
-			seen[next] = true
+			next.walk = t.walks
 			queue = append(queue, next)
 		}
 	}

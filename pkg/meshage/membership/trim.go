@@ -2,6 +2,7 @@ package membership
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -51,21 +52,27 @@ func (m *Machine) trim() {
 	m.send(l, []byte{kindPrune, ask})
 }
 
-// leastNeeded finds the link to the neighbour with the most links.
+// leastNeeded finds a link to part with, of those to the neighbours with the
+// most links.
 func (m *Machine) leastNeeded(target int, desperate bool) *link {
-	var best *link
-	most := target
+	least := target
 	if desperate {
-		most = 1
+		least = 1
 	}
+	var those []*link
 	for _, l := range m.order {
-		n := m.table.nodes[l.key]
-		if n == nil || m.now-l.since < settled || len(n.declared) <= most || !m.mayPart(l, n) {
-			continue
+		if n := m.table.nodes[l.key]; n != nil && m.now-l.since >= settled && len(n.declared) > least {
+			those = append(those, l)
 		}
-		best, most = l, len(n.declared)
 	}
-	return best
+	links := func(l *link) int { return len(m.table.nodes[l.key].declared) }
+	slices.SortStableFunc(those, func(a, b *link) int { return links(b) - links(a) })
+	for _, l := range those[:min(len(those), 4)] {
+		if m.mayPart(l, m.table.nodes[l.key]) {
+			return l
+		}
+	}
+	return nil
 }
 
 func (m *Machine) mayPart(l *link, n *node) bool {
