@@ -7,6 +7,7 @@ import (
 
 	"minimega/internal/errs"
 	"minimega/internal/network"
+	"minimega/internal/vlan"
 	"minimega/pkg/minicli"
 )
 
@@ -66,11 +67,12 @@ func (d *Deps) createTap(ctx context.Context, c *Call) (*minicli.Response, error
 			return nil, errs.New(errs.Invalid, "invalid IP: `%s` (write an address with its mask, such as 10.0.0.1/24)", c.Str("ip"))
 		}
 	}
-	v, _, err := d.VLANs.Resolve(c.Namespace, c.Str("vlan"))
+	v, alias, err := d.VLANs.ResolveContext(ctx, c.Namespace, c.Str("vlan"))
 	if err != nil {
 		return nil, err
 	}
-	ports, err := d.Net.Create(ctx, []network.PortSpec{{Name: name, Kind: network.Host, Bridge: c.Str("bridge"), VLAN: v, Namespace: c.Namespace, Owner: "host"}})
+	ports, err := d.Net.Create(ctx, []network.PortSpec{{Name: name, Kind: network.Host, Bridge: c.Str("bridge"), VLAN: v, Alias: vlan.FullName(c.Namespace, alias),
+		Namespace: c.Namespace, Owner: "host"}})
 	if err != nil {
 		return nil, err
 	}

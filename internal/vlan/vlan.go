@@ -48,6 +48,14 @@ func reservation(n int) key { return key{alias: strconv.Itoa(n)} }
 
 func (k key) String() string { return k.ns + separator + k.alias }
 
+// FullName returns "namespace//alias" of an alias as typed in ns, "" for "".
+func FullName(ns, alias string) string {
+	if alias == "" || strings.Contains(alias, separator) {
+		return alias
+	}
+	return key{ns, alias}.String()
+}
+
 // Registry knows all aliases of this host. Methods may be called by any goroutine.
 type Registry struct {
 	log   *slog.Logger
