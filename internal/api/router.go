@@ -108,7 +108,7 @@ func (r *Router) runLine(ctx context.Context, call *command.Call, raw func(comma
 		r.remember(call, record)
 		return nil
 	}
-	if err := r.preprocess(ctx, call.Flags.Preprocess, c); err != nil {
+	if err := r.preprocess(command.Reporting(ctx, call), call.Flags.Preprocess, c); err != nil {
 		return raw(failure(call.Flags, "", err))
 	}
 	if isWrite(c.Innermost()) {

@@ -13,6 +13,7 @@ import (
 	"minimega/internal/record"
 	"minimega/internal/vlan"
 	"minimega/internal/vm"
+	"minimega/pkg/iomeshage"
 )
 
 // Deps is what the commands about machines and networks act on: the owners,
@@ -31,9 +32,12 @@ type Deps struct {
 	Records  *record.Manager
 	Optimize *optimize.Optimizer
 	Deploy   *deploy.Deployer
+	Share    *iomeshage.Service // nil where no files are shared
 	QEMU     QEMU
 	// AbsSnapshot makes disk snapshots name their backing file absolutely.
 	AbsSnapshot bool
+	// HashFiles lists files with the hash of their content.
+	HashFiles bool
 	// Preprocess expands `$VAR` and `file:` in the path of a disk; other
 	// arguments are expanded before a command sees them.
 	Preprocess func(context.Context, string) (string, error)
@@ -46,7 +50,7 @@ func Experiment(d *Deps) []Command {
 		vmSave(d), nsSave(d), vmHotplug(d), vmTop(d), optimizations(d), viz(d), diskInject(d),
 		namespaces(d), schedule(d),
 		vlans(d), taps(d), mirrors(d), bridges(d),
-		captures(d), displays(d), disks(d),
+		captures(d), displays(d), disks(d), files(d),
 		deployments(d), clearAll(d),
 	)
 }

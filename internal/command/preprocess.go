@@ -2,27 +2,42 @@ package command
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net/url"
 	"os"
 	"path"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"minimega/internal/errs"
 	"minimega/internal/fetch"
+	"minimega/pkg/iomeshage"
 )
 
 // Preprocessor returns the function that each argument passes before its
 // command runs: it expands `$NAME` and `${NAME}`, and then file:, http:,
-// https: and tar:, which become paths. files is the files directory, absolute.
-func Preprocessor(files string) func(context.Context, string) (string, error) {
-	p := preprocessor{files, fetch.NewClient()}
+// https: and tar:, which become paths. files is the files directory, absolute;
+// share, if not nil, brings what other hosts have into it.
+func Preprocessor(files string, share *iomeshage.Service) func(context.Context, string) (string, error) {
+	p := preprocessor{files, fetch.NewClient(), share}
 	return p.argument
 }
 
 type preprocessor struct {
 	files  string
 	client *fetch.Client
+	share  *iomeshage.Service
+}
+
+// reporter is the key of the call whose client hears how far a file is.
+type reporter struct{}
+
+// Reporting returns a context for the expansion of call's arguments, which may
+// take long: the client of call is told how far it is.
+func Reporting(ctx context.Context, call *Call) context.Context {
+	return context.WithValue(ctx, reporter{}, call)
 }
 
 func (p preprocessor) argument(ctx context.Context, arg string) (string, error) {
@@ -35,7 +50,7 @@ func (p preprocessor) argument(ctx context.Context, arg string) (string, error) 
 	}
 	switch strings.ToLower(scheme) {
 	case "file":
-		return p.file(rest)
+		return p.file(ctx, rest)
 	case "http", "https":
 		return p.download(ctx, arg)
 	case "tar":
@@ -44,16 +59,53 @@ func (p preprocessor) argument(ctx context.Context, arg string) (string, error) 
 	return arg, nil
 }
 
-// file finds a file in the files directory.
-func (p preprocessor) file(name string) (string, error) {
+// file finds a file in the files directory, or brings it there.
+func (p preprocessor) file(ctx context.Context, name string) (string, error) {
 	full, err := p.inFiles(name)
 	if err != nil {
+		return "", err
+	}
+	if err := p.bring(ctx, full); err != nil {
 		return "", err
 	}
 	if _, err := os.Stat(full); err != nil {
 		return "", errs.New(errs.NotFound, "get %s: file not found", name)
 	}
 	return full, nil
+}
+
+// bring gets what other hosts have of a path in the files directory.
+func (p preprocessor) bring(ctx context.Context, full string) error {
+	if p.share == nil || full == p.files {
+		return nil
+	}
+	name, err := filepath.Rel(p.files, full)
+	if err != nil {
+		return err
+	}
+	call, _ := ctx.Value(reporter{}).(*Call)
+	if call == nil || call.Session == nil || call.Session.Shared.StatusPeriod() <= 0 {
+		return fileError(p.share.Get(ctx, name))
+	}
+	result := make(chan error, 1)
+	go func() { result <- p.share.Get(ctx, name) }()
+	tick := time.NewTicker(call.Session.Shared.StatusPeriod())
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-result:
+			return fileError(err)
+		case <-tick.C:
+			p.report(call)
+		}
+	}
+}
+
+// report tells the client how far the files are that are coming.
+func (p preprocessor) report(call *Call) {
+	for _, s := range p.share.Status() {
+		call.Status(fmt.Sprintf("get %s: %d of %d MiB from %d hosts", s.Name, s.Bytes>>20, s.Size>>20, len(s.Sources)))
+	}
 }
 
 // inFiles is where a name lies in the files directory. An absolute path must
@@ -90,6 +142,12 @@ func (p preprocessor) download(ctx context.Context, raw string) (string, error) 
 	case err == nil:
 		return full, nil
 	}
+	if err := p.bring(ctx, full); err != nil && !errors.Is(err, iomeshage.ErrNotFound) {
+		return "", err
+	}
+	if _, err := os.Stat(full); err == nil {
+		return full, nil
+	}
 	return full, p.client.Download(ctx, raw, p.files, name)
 }
 
@@ -112,9 +170,9 @@ func (p preprocessor) source(ctx context.Context, name string) (string, error) {
 	case "http", "https":
 		return p.download(ctx, name)
 	case "file":
-		return p.file(rest)
+		return p.file(ctx, rest)
 	}
-	return p.file(name)
+	return p.file(ctx, name)
 }
 
 // ExpandEnv replaces `$NAME` and `${NAME}` by the daemon's environment.

@@ -64,7 +64,7 @@ func TestFileArgument(t *testing.T) {
 	write(t, filepath.Join(files, "a.qc2"), "x")
 	write(t, filepath.Join(files, "d", "b"), "x")
 	write(t, filepath.Join(files, "sp ace"), "x")
-	p := Preprocessor(files)
+	p := Preprocessor(files, nil)
 	for in, want := range map[string]string{
 		"file:a.qc2":                   files + "/a.qc2",
 		"FILE:d/b":                     files + "/d/b",
@@ -121,7 +121,7 @@ func TestHTTPArgument(t *testing.T) {
 	}))
 	defer s.Close()
 	files := t.TempDir()
-	p := Preprocessor(files)
+	p := Preprocessor(files, nil)
 	for range 2 { // the second time it is there
 		got, err := p(t.Context(), s.URL+"/images/a%20b.qc2?x=1")
 		if got != files+"/images/a b.qc2" || err != nil {
@@ -168,7 +168,7 @@ func TestTarArgument(t *testing.T) {
 	write(t, files+"/d/fs.tar", b.String())
 	s := httptest.NewServer(http.FileServer(http.Dir(files + "/d")))
 	defer s.Close()
-	p := Preprocessor(files)
+	p := Preprocessor(files, nil)
 	for in, want := range map[string]string{
 		"tar:d/fs.tar":               files + "/d/root",
 		"tar:file:d/fs.tar":          files + "/d/root",

@@ -48,7 +48,9 @@ type Config struct {
 	VNCListen string // address on which screens can be reached, "" for loopback
 	// AbsSnapshot makes disk snapshots name their backing file absolutely.
 	AbsSnapshot bool
-	Force       bool // remove what an earlier daemon left, instead of taking it over
+	HashFiles   bool   // list files with the hash of their content
+	HeadNode    string // host whose files are meant where several have them, "" for none
+	Force       bool   // remove what an earlier daemon left, instead of taking it over
 	// Say tells whoever started the daemon what Force removed, whatever the
 	// level of the log; nil for nobody.
 	Say func(line string)
@@ -154,9 +156,13 @@ func (d *Daemon) owners(hostname string) (*command.Deps, error) {
 	d.finally("captures", bounded(captures.Close))
 	records := record.Open(filepath.Join(d.cfg.Base, "recordings"), d.log)
 	d.finally("recordings", bounded(records.Close))
+	files, err := d.shareFiles()
+	if err != nil {
+		return nil, err
+	}
 
 	deps := &command.Deps{Host: hostname, Base: d.cfg.Base, Files: d.cfg.Files, Log: d.log, VLANs: vlans, Net: net, Captures: captures,
-		Records: records, Optimize: tuned, Deploy: d.deployer(hostname), QEMU: qemu{engine}, AbsSnapshot: d.cfg.AbsSnapshot, Preprocess: command.Preprocessor(d.cfg.Files)}
+		Records: records, Optimize: tuned, Deploy: d.deployer(hostname), QEMU: qemu{engine}, AbsSnapshot: d.cfg.AbsSnapshot, Share: files, HashFiles: d.cfg.HashFiles, Preprocess: command.Preprocessor(d.cfg.Files, files)}
 	engines := []vm.Engine{engine, d.containers(), emulator(engine)}
 	for _, e := range engines {
 		if a, ok := e.(vm.Adopter); ok {

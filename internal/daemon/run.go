@@ -32,7 +32,7 @@ func ConfigOf(c cli.Config) (Config, error) {
 		return Config{}, err
 	}
 	return Config{Base: base, Files: files, Group: c.Group, VLANRange: c.VLANRange, VNCListen: c.VNCListen,
-		AbsSnapshot: c.AbsSnapshot, Force: c.Force,
+		AbsSnapshot: c.AbsSnapshot, HashFiles: c.HashFiles, HeadNode: c.HeadNode, Force: c.Force,
 		Args: func() (names, values []string) {
 			header, rows := c.Table()
 			return header, rows[0]

@@ -26,7 +26,7 @@ func (t *transfer) fetch(ctx context.Context, stream *meshage.Stream, j *job, bu
 	}
 	if *stream == nil {
 		octx, cancel := context.WithTimeout(ctx, askTimeout)
-		*stream, err = t.s.opts.Mesh.Open(octx, j.peer.host, chunkProtocol)
+		*stream, err = t.s.network().Open(octx, j.peer.host, chunkProtocol)
 		cancel()
 		if err != nil {
 			*stream = nil

@@ -33,7 +33,7 @@ func (s *Service) findAt(ctx context.Context, hosts []string, q findRequest) []f
 		return nil
 	}
 	var out []findResult
-	for r := range askAll[findReply](ctx, s.opts.Mesh, hosts, findProtocol, q) {
+	for r := range askAll[findReply](ctx, s.network(), hosts, findProtocol, q) {
 		f := findResult{host: r.host, files: r.value.Files, err: r.err}
 		if len(f.files) > maxListed+1 {
 			f.files, f.err = nil, errGarbage
@@ -267,7 +267,7 @@ func (s *Service) compareHere(ctx context.Context, tg *target, strict bool) erro
 			"file", tg.name, "host", tg.complete[i].host)
 		return nil
 	}
-	tg.authority = holder{s.opts.Mesh.Name(), *tg.here}
+	tg.authority = holder{s.network().Name(), *tg.here}
 	return s.agree(ctx, tg)
 }
 
@@ -318,7 +318,7 @@ func (s *Service) allHashes(ctx context.Context, h holder) ([]sum, error) {
 		count := min(hashBatch, n-from)
 		set := func(i int, v sum) { list[i] = v }
 		var err error
-		if h.host == s.opts.Mesh.Name() {
+		if h.host == s.network().Name() {
 			err = s.hashesHere(ctx, h.info, from, count, set)
 		} else {
 			err = s.fetchHashes(ctx, h.host, h.info.Name, h.info.Version, n, from, count, set)

@@ -35,8 +35,6 @@ type Options struct {
 	// Root is the files directory, absolute. All names are relative to it, and
 	// no name and no symbolic link leads out of it.
 	Root string
-	// Mesh is nil on a host that is alone.
-	Mesh meshage.Mesh
 	Log  *slog.Logger
 	// HashFiles adds hashes of the content to what List returns.
 	HashFiles bool
@@ -67,13 +65,14 @@ type Service struct {
 
 	mu       sync.Mutex // guards the fields below
 	closed   bool
+	mesh     meshage.Mesh         // nil while this host is alone
 	transfer map[string]*transfer // by name
 }
 
 // atOnce is how many files come at a time; the others wait for their turn.
 const atOnce = 4
 
-// New opens the files directory and begins to serve it to the mesh.
+// New opens the files directory, for a host that is alone until Join.
 func New(o Options) (*Service, error) {
 	root, err := os.OpenRoot(o.Root)
 	if err != nil {
@@ -82,17 +81,28 @@ func New(o Options) (*Service, error) {
 	s := &Service{opts: o, root: root, hashes: newHashCache(), in: newLimiter(o.Rate), out: newLimiter(o.Rate),
 		slots: make(chan struct{}, atOnce), peers: newTurnstile(), transfer: map[string]*transfer{}}
 	s.ctx, s.stop = context.WithCancel(context.Background())
-	if o.Mesh != nil {
-		o.Mesh.Respond(findProtocol, s.answer(s.answerFind))
-		o.Mesh.Respond(hashProtocol, s.answer(s.answerHashes))
-		o.Mesh.Respond(extentProtocol, s.answer(s.answerExtents))
-		o.Mesh.Handle(chunkProtocol, s.serve)
-	}
 	return s, nil
 }
 
-// Close ends all transfers, which can be resumed, and waits for what runs. The
-// mesh is to be closed before, or with it.
+// Join gives the files to the other hosts of a mesh, and takes theirs.
+func (s *Service) Join(mesh meshage.Mesh) {
+	s.mu.Lock()
+	s.mesh = mesh
+	s.mu.Unlock()
+	mesh.Respond(findProtocol, s.answer(s.answerFind))
+	mesh.Respond(hashProtocol, s.answer(s.answerHashes))
+	mesh.Respond(extentProtocol, s.answer(s.answerExtents))
+	mesh.Handle(chunkProtocol, s.serve)
+}
+
+func (s *Service) network() meshage.Mesh {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mesh
+}
+
+// Close ends all transfers, which can be resumed, and waits for what runs.
+// Other hosts are refused from now on.
 func (s *Service) Close() error {
 	s.mu.Lock()
 	s.closed = true
@@ -124,12 +134,13 @@ func (s *Service) running(name string) *transfer {
 
 // others are the members of the mesh besides this host.
 func (s *Service) others() []string {
-	if s.opts.Mesh == nil {
+	mesh := s.network()
+	if mesh == nil {
 		return nil
 	}
 	var out []string
-	for _, m := range s.opts.Mesh.Members() {
-		if m.Name != s.opts.Mesh.Name() {
+	for _, m := range mesh.Members() {
+		if m.Name != mesh.Name() {
 			out = append(out, m.Name)
 		}
 	}
@@ -138,7 +149,7 @@ func (s *Service) others() []string {
 
 // headNode is the host whose content is meant, "" for none.
 func (s *Service) headNode() string {
-	if s.opts.Mesh == nil || s.opts.HeadNode == s.opts.Mesh.Name() {
+	if mesh := s.network(); mesh == nil || s.opts.HeadNode == mesh.Name() {
 		return ""
 	}
 	return s.opts.HeadNode

@@ -58,14 +58,16 @@ func newWorld(t *testing.T, names ...string) *world {
 	return w
 }
 
-// join adds a host; a Root or Mesh in o replaces the usual one.
+// join adds a host; a Root in o replaces the usual one.
 func (w *world) join(name string, o Options) *Service {
+	w.t.Helper()
+	return w.joinAs(name, o, w.hub.Join(name))
+}
+
+func (w *world) joinAs(name string, o Options, mesh meshage.Mesh) *Service {
 	w.t.Helper()
 	if o.Root == "" {
 		o.Root = w.t.TempDir()
-	}
-	if o.Mesh == nil {
-		o.Mesh = w.hub.Join(name)
 	}
 	log := &logBuffer{}
 	o.Log = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
@@ -73,6 +75,7 @@ func (w *world) join(name string, o Options) *Service {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	s.Join(mesh)
 	w.t.Cleanup(func() {
 		if err := s.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
 			w.t.Error(err)
@@ -211,14 +214,14 @@ func TestSparse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const size = 1 << 30
-	for _, at := range []int64{5, 100 << 20, 700<<20 + 13} {
+	const size = 400 << 20
+	for _, at := range []int64{5, 100 << 20, 300<<20 + 13} {
 		if _, err := f.WriteAt(random(9, 300<<10), at); err != nil {
 			t.Fatal(err)
 		}
 	}
 	// Zeros that are written become a hole, too.
-	if _, err := f.WriteAt(make([]byte, 32<<20), 400<<20); err != nil {
+	if _, err := f.WriteAt(make([]byte, 16<<20), 200<<20); err != nil {
 		t.Fatal(err)
 	}
 	if err := errors.Join(f.Truncate(size), f.Close()); err != nil {
@@ -518,7 +521,7 @@ func TestLiars(t *testing.T) {
 				w.join(n, Options{Rate: 64 << 20})
 				w.put("f", content, n)
 			}
-			w.join("bad", Options{Mesh: liar{w.hub.Join("bad"), mangle}})
+			w.joinAs("bad", Options{}, liar{w.hub.Join("bad"), mangle})
 			w.put("f", content, "bad")
 			mustGet(t, w.hosts["c"], "f")
 			w.has("f", content, "c")

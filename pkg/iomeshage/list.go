@@ -221,9 +221,15 @@ func (s *Service) Complete(ctx context.Context, prefix string) []string {
 	var out []string
 	add := func(files []found) {
 		for _, f := range files {
-			if strings.HasPrefix(f.Name, prefix) {
-				out = append(out, f.Name)
+			rest, ok := strings.CutPrefix(f.Name, prefix)
+			if !ok {
+				continue
 			}
+			// Of what lies deeper, only the next directory is proposed.
+			if i := strings.IndexByte(rest, '/'); i >= 0 {
+				rest = rest[:i+1]
+			}
+			out = append(out, prefix+rest)
 		}
 	}
 	pattern := dir + base + "*"

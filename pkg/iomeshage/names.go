@@ -45,7 +45,9 @@ func checkName(name string) error {
 	return nil
 }
 
-// hidden reports whether a name is one of ours, for what is still coming.
+// Hidden reports whether a path leads to what is still coming.
+func Hidden(name string) bool { return hidden(name) }
+
 func hidden(name string) bool {
 	return strings.HasPrefix(name, partialPrefix) || strings.Contains(name, "/"+partialPrefix)
 }

@@ -179,7 +179,7 @@ func (t *transfer) authorized(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	r, err := ask[hashReply](ctx, t.s.opts.Mesh, host, hashProtocol, hashRequest{Name: t.name, Version: a.info.Version, Since: cursor})
+	r, err := ask[hashReply](ctx, t.s.network(), host, hashProtocol, hashRequest{Name: t.name, Version: a.info.Version, Since: cursor})
 	if refused(err) == codeChanged {
 		return t.wordy(host, err)
 	}

@@ -136,7 +136,7 @@ func (t *transfer) bring(ctx context.Context) (err error) {
 // extents asks where the file has data.
 func (t *transfer) extents(ctx context.Context) ([]extent, error) {
 	a := t.peers[t.authority]
-	r, err := ask[extentReply](ctx, t.s.opts.Mesh, a.host, extentProtocol, extentRequest{t.name, a.info.Version})
+	r, err := ask[extentReply](ctx, t.s.network(), a.host, extentProtocol, extentRequest{t.name, a.info.Version})
 	if err != nil {
 		return nil, t.wordy(a.host, err)
 	}
@@ -210,7 +210,7 @@ func (t *transfer) compare(ctx context.Context, host, version string, list map[i
 func (s *Service) fetchHashes(ctx context.Context, host, name, version string, n, from, count int, f func(int, sum)) error {
 	ctx, cancel := context.WithTimeout(ctx, hashTimeout)
 	defer cancel()
-	r, err := ask[hashReply](ctx, s.opts.Mesh, host, hashProtocol, hashRequest{Name: name, Version: version, From: from, Count: count})
+	r, err := ask[hashReply](ctx, s.network(), host, hashProtocol, hashRequest{Name: name, Version: version, From: from, Count: count})
 	if err != nil {
 		return err
 	}
@@ -226,7 +226,7 @@ func (t *transfer) finish(ctx context.Context) error {
 	a := t.peers[t.authority]
 	t.mu.Unlock()
 	if a != nil {
-		_, err := ask[hashReply](ctx, t.s.opts.Mesh, a.host, hashProtocol, hashRequest{Name: t.name, Version: a.info.Version, Since: t.layout.count()})
+		_, err := ask[hashReply](ctx, t.s.network(), a.host, hashProtocol, hashRequest{Name: t.name, Version: a.info.Version, Since: t.layout.count()})
 		if refused(err) == codeChanged {
 			return t.wordy(a.host, err)
 		}
