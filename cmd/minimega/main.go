@@ -63,6 +63,8 @@ func tool(cfg cli.Config, std cli.Stdio) int {
 		return demo.Run(ctx, args[1:], std.Out, std.Err)
 	case "guest":
 		return guest.Command(ctx, args[1:], std.Out, std.Err)
+	case "mesh":
+		return cli.MeshCommand(cfg, args[1:], std)
 	case "image":
 		return image.Command(ctx, cfg.Base, args[1:], std.Out, std.Err)
 	}

@@ -80,6 +80,11 @@ func collect(say func(string)) (all *minicli.Responses, emit func(command.Batch)
 // ask runs a command on another host. One that cannot be reached, or is lost
 // on the way, answers with an error in its name.
 func (r *Router) ask(ctx context.Context, host string, q remote, say func(string)) minicli.Responses {
+	if t := r.opts.Cluster.Timeout(); t > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, t, errTimedOut)
+		defer cancel()
+	}
 	resps, err := cluster.Ask[cluster.Responses](ctx, r.opts.Cluster, host, remoteName, q, say)
 	if err != nil {
 		return failure(q.Flags, host, err).Resps
@@ -89,6 +94,9 @@ func (r *Router) ask(ctx context.Context, host string, q remote, say func(string
 	}
 	return minicli.Responses(resps)
 }
+
+// errTimedOut is what stands for the answer of a host that took too long.
+var errTimedOut = errs.New(errs.Unreachable, "timed out")
 
 const notFound = "vm not found: "
 

@@ -14,15 +14,22 @@ import (
 // DefaultBase is the base directory unless -base names another.
 const DefaultBase = "/tmp/minimega"
 
+// DefaultContext is the context of a mesh unless -context names another.
+const DefaultContext = "minimega"
+
 // Config is the program's command line.
 type Config struct {
 	Base, FilePath string
 
-	Degree, MSA uint // of the mesh; MSA in seconds
-	Broadcast   string
-	Port        int
-	Context     string
-	HeadNode    string
+	Degree    Degree // of the mesh
+	MSA       uint   // in seconds
+	Broadcast string
+	Port      int
+	Context   string
+	HeadNode  string
+	MeshKey   string // file
+	MeshOpen  bool
+	MeshDial  []string // hosts, with or without port
 
 	VLANRange        string // as given
 	VLANMin, VLANMax int    // parsed, both inclusive
@@ -83,6 +90,7 @@ func Usage(w io.Writer) {
        minimega demo                           build a small network and show it
        minimega guest ...                      make systems for guests
        minimega image ...                      bring in and manage images for containers
+       minimega mesh key|token|join ...        make and pass on the key of a mesh
        minimega completion bash|zsh|fish       print a completion script
 
 flags:
@@ -128,12 +136,18 @@ func daemonFlags(s *flag.FlagSet, c *Config) {
 }
 
 func meshFlags(s *flag.FlagSet, c *Config) {
-	s.UintVar(&c.Degree, "degree", 0, "mesh: how many `peers` to look for at start")
+	s.Var(&c.Degree, "degree", "mesh: how many `peers` to look for at start, or auto; with -mesh-key auto unless given")
 	s.UintVar(&c.MSA, "msa", 10, "mesh: `seconds` until a state announcement times out")
 	s.StringVar(&c.Broadcast, "broadcast", "255.255.255.255", "mesh: `address` to look for peers at")
 	s.IntVar(&c.Port, "port", 9000, "mesh: TCP and UDP `port`")
-	s.StringVar(&c.Context, "context", "minimega", "mesh: `name`; only hosts of the same name are peers")
+	s.StringVar(&c.Context, "context", DefaultContext, "mesh: `name`; only hosts of the same name are peers")
 	s.StringVar(&c.HeadNode, "headnode", "", "mesh: `host` that gets all logs and has the files")
+	s.StringVar(&c.MeshKey, "mesh-key", "", "mesh: `file` with the key of the mesh (minimega mesh key makes one); without a key no other host is let in")
+	s.Func("mesh-dial", "mesh: `hosts` to connect to, as host[:port],...; on the local network they are found without", func(v string) error {
+		c.MeshDial = append(c.MeshDial, strings.FieldsFunc(v, func(r rune) bool { return r == ',' })...)
+		return nil
+	})
+	s.BoolVar(&c.MeshOpen, "mesh-open", false, "mesh: let in every host that asks, unauthenticated and in the same context")
 }
 
 func clientFlags(s *flag.FlagSet, c *Config) {
@@ -164,6 +178,12 @@ func (c *Config) finish(given map[string]bool) error {
 		return fmt.Errorf("-port %d: a port is between 0 and 65535", c.Port)
 	}
 	low, high, found := strings.Cut(c.VLANRange, "-")
+	if c.MeshKey != "" && c.MeshOpen {
+		return errors.New("-mesh-key and -mesh-open exclude each other")
+	}
+	if c.MeshKey != "" && !given["degree"] {
+		c.Degree = DegreeAuto
+	}
 	var err, err2 error
 	c.VLANMin, err = strconv.Atoi(low)
 	c.VLANMax, err2 = strconv.Atoi(high)
@@ -189,6 +209,34 @@ func (c *Config) oneMode(given map[string]bool) error {
 	if given["pipe"] && c.Pipe == "" {
 		return errors.New("-pipe needs the name of a pipe")
 	}
+	return nil
+}
+
+// Degree is how many peers a host of a mesh looks for.
+type Degree int
+
+// DegreeAuto looks for as many as are good.
+const DegreeAuto Degree = -1
+
+// String is what Set reads.
+func (d *Degree) String() string {
+	if *d == DegreeAuto {
+		return "auto"
+	}
+	return strconv.Itoa(int(*d))
+}
+
+// Set reads a number or auto.
+func (d *Degree) Set(v string) error {
+	if v == "auto" {
+		*d = DegreeAuto
+		return nil
+	}
+	n, err := strconv.ParseUint(v, 10, 16)
+	if err != nil {
+		return errors.New("want a number of peers, or auto")
+	}
+	*d = Degree(n)
 	return nil
 }
 

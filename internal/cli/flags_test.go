@@ -21,7 +21,7 @@ func TestDefaults(t *testing.T) {
 		"abssnapshot": "false", "attach": "false", "base": "/tmp/minimega", "broadcast": "255.255.255.255",
 		"cgroup": "/sys/fs/cgroup", "cli": "false", "context": "minimega", "degree": "0", "e": "false",
 		"filepath": "/tmp/minimega/files", "force": "false", "group": "", "hashfiles": "false", "headnode": "", "json": "false",
-		"level": "error", "logfile": "", "msa": "10", "namespace": "", "nostdin": "false", "panic": "false",
+		"level": "error", "logfile": "", "mesh-dial": "", "mesh-key": "", "mesh-open": "false", "msa": "10", "namespace": "", "nostdin": "false", "panic": "false",
 		"pipe": "", "port": "9000", "recover": "false", "strict": "false", "v": "true", "verbose": "true",
 		"version": "false", "vlanrange": "101-4096", "vnc-listen": "127.0.0.1",
 	}

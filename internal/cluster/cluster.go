@@ -8,6 +8,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"time"
 
 	"minimega/internal/errs"
 	"minimega/pkg/meshage"
@@ -21,7 +22,11 @@ type Cluster struct {
 	mu      sync.Mutex // guards the fields below
 	mesh    meshage.Mesh
 	serving map[string]meshage.Handler
+	timeout time.Duration
 }
+
+// All is the word for every peer.
+const All = "all"
 
 // New returns the cluster of a host that is alone as yet.
 func New(host string) *Cluster {
@@ -44,6 +49,12 @@ func (c *Cluster) Host() string { return c.host }
 
 // Mesh returns the mesh, nil for a host that is alone.
 func (c *Cluster) Mesh() meshage.Mesh { c.mu.Lock(); defer c.mu.Unlock(); return c.mesh }
+
+// Timeout is how long a command may take on other hosts, 0 meaning any time.
+func (c *Cluster) Timeout() time.Duration { c.mu.Lock(); defer c.mu.Unlock(); return c.timeout }
+
+// SetTimeout changes Timeout, for commands to come.
+func (c *Cluster) SetTimeout(d time.Duration) { c.mu.Lock(); c.timeout = d; c.mu.Unlock() }
 
 // Members are the hosts that can be reached besides this one, by name.
 func (c *Cluster) Members() []meshage.Member {
@@ -78,7 +89,7 @@ func (c *Cluster) Expand(spec string) ([]string, error) {
 	var hosts []string
 	for _, name := range names {
 		switch {
-		case name == "all":
+		case name == All:
 			hosts = append(hosts, c.Peers()...)
 		case name == "localhost":
 			hosts = append(hosts, c.host)

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"minimega/internal/capture"
+	"minimega/internal/cluster"
 	"minimega/internal/deploy"
 	"minimega/internal/namespace"
 	"minimega/internal/network"
@@ -25,6 +26,9 @@ type Deps struct {
 	Log   *slog.Logger
 
 	NS       *namespace.Registry
+	Cluster  *cluster.Cluster
+	Mesh     func() Mesh // nil while there is none
+	Logs     Logs
 	VMs      *vm.Manager
 	VLANs    *vlan.Registry
 	Net      *network.Manager
@@ -43,12 +47,18 @@ type Deps struct {
 	Preprocess func(context.Context, string) (string, error)
 }
 
+// Logs sends this host's log to another.
+type Logs interface {
+	Node() string // "" for none
+	SendTo(host string) error
+}
+
 // Experiment returns the families about machines and networks.
 func Experiment(d *Deps) []Command {
 	return slices.Concat(
 		vmConfig(d), vmLife(d), vmInfo(d), why(d), vmDevices(d), vmTags(d),
 		vmSave(d), nsSave(d), vmHotplug(d), vmTop(d), optimizations(d), viz(d), diskInject(d),
-		namespaces(d), schedule(d),
+		namespaces(d), schedule(d), meshCommands(d),
 		vlans(d), taps(d), mirrors(d), bridges(d),
 		captures(d), displays(d), disks(d), files(d),
 		deployments(d), clearAll(d),

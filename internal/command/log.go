@@ -128,6 +128,7 @@ func (g logs) clear() Command {
 		reset func() error
 	}{
 		{"file", func() error { return g.log.SetFile("") }},
+		{"mesh", func() error { return g.log.SetNode("", nil) }},
 		{"level", func() error { g.log.ResetLevel(); return nil }},
 		{"stderr", func() error { g.log.SetStderr(false); return nil }},
 		{"filter", func() error { g.log.ClearFilters(); return nil }},

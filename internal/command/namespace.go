@@ -7,6 +7,7 @@ import (
 
 	"minimega/internal/errs"
 	"minimega/internal/namespace"
+	"minimega/internal/scheduler"
 	"minimega/pkg/minicli"
 	"minimega/pkg/ranges"
 )
@@ -67,6 +68,14 @@ func namespaces(d *Deps) []Command {
 			Run:      d.nsLoad,
 		},
 		{
+			Patterns: []string{"ns <limit,>", "ns <limit,> <cpu,memory,vms> <most or none>"},
+			Short:    "show or set how much a host of the namespace may be promised",
+			Long: "A launch that would exceed a limit on every host is refused, and the error says what would fit. For cpu and memory\n" +
+				"the limit is a ratio of what VMs are promised to what the host has, such as 1.5; for vms a number of VMs on a host.\n" +
+				"By default there is none: memory beyond what hosts have is used last, and CPUs are shared.",
+			Run: d.nsLimit,
+		},
+		{
 			Patterns: []string{"ns <run,> (command)"},
 			Short:    "run a command on every host of the namespace",
 			Long:     "Runs a command on all hosts of the namespace, also one that would otherwise act on this host only.",
@@ -77,15 +86,19 @@ func namespaces(d *Deps) []Command {
 			Short:    "connect a bridge over all hosts of the namespace",
 			Long:     "Connects the bridges of this name on all hosts by tunnels. With one host there is nothing to connect.",
 			Run: func(ctx context.Context, c *Call) (*minicli.Response, error) {
-				return d.withNS(c, func(ns *namespace.Namespace) (*minicli.Response, error) { return done(ns.AddBridge(c.Str("bridge"))) })
+				return d.withNS(c, func(ns *namespace.Namespace) (*minicli.Response, error) {
+					return done(ns.AddBridge(ctx, c.Str("bridge"), tunnelKind(c)))
+				})
 			},
 		},
 		{
 			Patterns: []string{"ns <del-bridge,> <bridge>"},
 			Short:    "undo `ns bridge`",
 			Long:     "Removes the tunnels that `ns bridge` made for this bridge.",
-			Run: func(_ context.Context, c *Call) (*minicli.Response, error) {
-				return d.withNS(c, func(ns *namespace.Namespace) (*minicli.Response, error) { return done(ns.DelBridge(c.Str("bridge"))) })
+			Run: func(ctx context.Context, c *Call) (*minicli.Response, error) {
+				return d.withNS(c, func(ns *namespace.Namespace) (*minicli.Response, error) {
+					return done(ns.DelBridge(ctx, c.Str("bridge")))
+				})
 			},
 		},
 	}
@@ -125,7 +138,11 @@ func (d *Deps) clearNamespace(ctx context.Context, c *Call) (*minicli.Response, 
 		c.Session.SetNamespace(namespace.Default)
 		return done(nil)
 	}
-	err := d.NS.Clear(ctx, name)
+	clear := d.NS.ClearEverywhere
+	if c.Remote {
+		clear = d.NS.Clear
+	}
+	err := clear(ctx, name)
 	if a := c.Session.Namespace(); a == name || name == "all" {
 		c.Session.SetNamespace(namespace.Default)
 	}
@@ -134,14 +151,36 @@ func (d *Deps) clearNamespace(ctx context.Context, c *Call) (*minicli.Response, 
 
 func (d *Deps) nsLoad(_ context.Context, c *Call) (*minicli.Response, error) {
 	return d.withNS(c, func(ns *namespace.Namespace) (*minicli.Response, error) {
-		for _, metric := range namespace.Loads {
-			if c.Chose(metric) {
+		for _, metric := range []scheduler.Metric{scheduler.CPUCommit, scheduler.NetCommit, scheduler.MemCommit} {
+			if c.Chose(string(metric)) {
 				ns.SetLoad(metric)
 				return done(nil)
 			}
 		}
-		return text(ns.Load())
+		return text(string(ns.Load()))
 	})
+}
+
+func (d *Deps) nsLimit(_ context.Context, c *Call) (*minicli.Response, error) {
+	return d.withNS(c, func(ns *namespace.Namespace) (*minicli.Response, error) {
+		for _, what := range scheduler.LimitNames() {
+			if c.Chose(what) {
+				return done(ns.SetLimit(what, c.Str("most")))
+			}
+		}
+		var row []string
+		for _, what := range scheduler.LimitNames() {
+			row = append(row, ns.Limits().Value(what))
+		}
+		return table(scheduler.LimitNames(), [][]string{row})
+	})
+}
+
+func tunnelKind(c *Call) string {
+	if c.Chose("vxlan") {
+		return "vxlan"
+	}
+	return "gre"
 }
 
 // notOnAllHosts lists what `ns run` refuses, by the words a command starts with.

@@ -50,9 +50,13 @@ func schedule(d *Deps) []Command {
 			})},
 		{Patterns: []string{"ns <schedule,> <dry-run,>"}, Short: "show where queued VMs would be launched",
 			Long: "Decides for each queued VM on which host it would be launched, and launches nothing. `ns schedule mv` changes the decision.",
-			Run: in(func(_ context.Context, _ *Call, ns *namespace.Namespace) (*minicli.Response, error) {
-				if err := ns.Plan(); err != nil {
+			Run: in(func(ctx context.Context, c *Call, ns *namespace.Namespace) (*minicli.Response, error) {
+				warnings, err := ns.Plan(ctx)
+				if err != nil {
 					return nil, err
+				}
+				for _, w := range warnings {
+					c.Status(w)
 				}
 				return placements(ns)
 			})},

@@ -8,6 +8,7 @@ import (
 
 	"minimega/internal/errs"
 	"minimega/internal/host"
+	"minimega/internal/namespace"
 	"minimega/internal/vm"
 	"minimega/pkg/minicli"
 )
@@ -19,11 +20,14 @@ func viz(d *Deps) []Command {
 		Long: "Writes a graph of the VMs of the namespace and the VLANs that connect them, in the language of graphviz:\n" +
 			"`viz lab.dot`, then `dot -Tsvg lab.dot`. A file without a directory lies in the files directory.",
 		Suggest: map[string]Completer{"filename": d.fileNames},
-		Run: func(_ context.Context, c *Call) (*minicli.Response, error) {
-			if err := host.WriteFile(d.filesPath(c.Str("filename")), []byte(graph(d.VMs.Info(c.Namespace))), 0o644); err != nil {
-				return nil, errs.New(errs.Invalid, "cannot write the graph: %w", err)
-			}
-			return done(nil)
+		Run: func(ctx context.Context, c *Call) (*minicli.Response, error) {
+			return d.withNS(c, func(ns *namespace.Namespace) (*minicli.Response, error) {
+				infos, lost := ns.Infos(ctx)
+				if err := host.WriteFile(d.filesPath(c.Str("filename")), []byte(graph(infos)), 0o644); err != nil {
+					return nil, errs.New(errs.Invalid, "cannot write the graph: %w", err)
+				}
+				return done(lost)
+			})
 		},
 	}}
 }

@@ -18,6 +18,8 @@ import (
 	"minimega/internal/basedir"
 	"minimega/internal/capture"
 	"minimega/internal/cli"
+	"minimega/internal/cluster"
+	"minimega/internal/cluster/share"
 	"minimega/internal/command"
 	"minimega/internal/deploy"
 	"minimega/internal/host"
@@ -46,11 +48,12 @@ type Config struct {
 	Group     string // group that may use the socket, "" for the owner only
 	VLANRange string // "min-max"
 	VNCListen string // address on which screens can be reached, "" for loopback
+	Mesh      Mesh
 	// AbsSnapshot makes disk snapshots name their backing file absolutely.
 	AbsSnapshot bool
 	HashFiles   bool   // list files with the hash of their content
 	HeadNode    string // host whose files are meant where several have them, "" for none
-	Force       bool   // remove what an earlier daemon left, instead of taking it over
+	Force       bool // remove what an earlier daemon left, instead of taking it over
 	// Say tells whoever started the daemon what Force removed, whatever the
 	// level of the log; nil for nobody.
 	Say func(line string)
@@ -69,6 +72,8 @@ type Daemon struct {
 	kvm   *kvm.Engine
 	boxes *container.Engine
 	links *linux.Datapath
+	mesh  mesh
+	facts *host.Monitor
 	// engines recognise the processes of their machines.
 	engines []vm.Adopter
 	adopted bool // what an earlier daemon left is in our hands
@@ -125,7 +130,11 @@ func (d *Daemon) build(ctx context.Context, logs *minilog.Log) error {
 	if err := d.adopt(ctx, deps); err != nil {
 		return err
 	}
-	d.Router = api.NewRouter(cli, api.Options{Host: hostname, Shared: command.NewShared(namespace.Default), Preprocess: deps.Preprocess, Log: d.log})
+	d.Router = api.NewRouter(cli, api.Options{Host: hostname, Shared: command.NewShared(namespace.Default), Preprocess: deps.Preprocess,
+		Cluster: d.mesh.cluster, Hosts: deps.NS.Hosts, Log: d.log})
+	if err := d.joinMesh(ctx, deps.Net); err != nil {
+		return err
+	}
 	if err := d.open(dir); err != nil {
 		return err
 	}
@@ -161,7 +170,8 @@ func (d *Daemon) owners(hostname string) (*command.Deps, error) {
 		return nil, err
 	}
 
-	deps := &command.Deps{Host: hostname, Base: d.cfg.Base, Files: d.cfg.Files, Log: d.log, VLANs: vlans, Net: net, Captures: captures,
+	d.mesh.cluster = cluster.New(hostname)
+	deps := &command.Deps{Cluster: d.mesh.cluster, Mesh: d.mesh.commands, Host: hostname, Base: d.cfg.Base, Files: d.cfg.Files, Log: d.log, VLANs: vlans, Net: net, Captures: captures,
 		Records: records, Optimize: tuned, Deploy: d.deployer(hostname), QEMU: qemu{engine}, AbsSnapshot: d.cfg.AbsSnapshot, Share: files, HashFiles: d.cfg.HashFiles, Preprocess: command.Preprocessor(d.cfg.Files, files)}
 	engines := []vm.Engine{engine, d.containers(), emulator(engine)}
 	for _, e := range engines {
@@ -173,8 +183,10 @@ func (d *Daemon) owners(hostname string) (*command.Deps, error) {
 		Base: d.cfg.Base, Host: hostname, Engines: engines, Network: net, VLANName: vlans.Print,
 		Parallel: launchesAtOnce(), OnEnd: deps.Ended, OnFlush: deps.Flushed, Log: d.log}, 0)
 	d.parts.Push("vms", func() error { deps.VMs.Close(); return nil })
+	d.mesh.vlans = share.NewVLANs(d.mesh.cluster, vlans, d.log)
+	d.mesh.overlay = share.NewOverlay(d.mesh.cluster, net, d.log)
 	deps.NS = namespace.NewRegistry(namespace.Options{
-		Host: hostname, VMs: deps.VMs, VLANs: vlans, NetDrivers: command.NetDrivers(deps.QEMU), Log: d.log, Clean: deps.Cleaners(),
+		Cluster: d.mesh.cluster, Facts: d.monitor(deps.VMs).Facts, Files: d.cfg.Files, Overlay: d.mesh.overlay.Set, VMs: deps.VMs, VLANs: vlans, NetDrivers: command.NetDrivers(deps.QEMU), Log: d.log, Clean: deps.Cleaners(),
 		Dir: filepath.Join(d.cfg.Base, "configs")})
 	d.finally("namespaces", bounded(func(ctx context.Context) error { return deps.NS.Clear(ctx, "all") }))
 	return deps, nil
@@ -263,19 +275,26 @@ func (d *Daemon) network(vlans *vlan.Registry) (*network.Manager, error) {
 	return net, nil
 }
 
-// language makes the command language of all families.
-func (d *Daemon) language(deps *command.Deps, logs *minilog.Log) (*minicli.CLI, error) {
-	table := jobs.New(d.log)
-	d.parts.Push("background processes", table.Close)
-	monitor := host.NewMonitor(d.log, func() host.Commit {
+// monitor tells the facts of this host.
+func (d *Daemon) monitor(vms *vm.Manager) *host.Monitor {
+	d.facts = host.NewMonitor(d.log, func() host.Commit {
 		var c host.Commit
-		c.VCPUs, c.MemMB, c.NICs, c.VMs = deps.VMs.Commit()
-		c.Android = deps.VMs.Living(vm.Android)
-		c.Tolerates = deps.VMs.Tolerates()
+		c.VCPUs, c.MemMB, c.NICs, c.VMs = vms.Commit()
+		c.Android = vms.Living(vm.Android)
+		c.Tolerates = vms.Tolerates()
 		return c
 	})
-	d.parts.Push("host monitor", monitor.Close)
-	machine := command.Machine{Facts: monitor.Facts, Checks: d.checks(deps.VMs), Args: d.cfg.Args, Quit: d.quit.Quit, Nuke: d.nuke}
+	d.parts.Push("host monitor", d.facts.Close)
+	return d.facts
+}
+
+// language makes the command language of all families.
+func (d *Daemon) language(deps *command.Deps, logs *minilog.Log) (*minicli.CLI, error) {
+	d.mesh.logs = share.NewLogs(d.mesh.cluster, logs)
+	deps.Logs = d.mesh.logs
+	table := jobs.New(d.log)
+	d.parts.Push("background processes", table.Close)
+	machine := command.Machine{Facts: d.facts.Facts, Checks: d.checks(deps.VMs), Args: d.cfg.Args, Quit: d.quit.Quit, Nuke: d.nuke}
 	return Language(deps, machine, table, logs)
 }
 

@@ -121,6 +121,8 @@ type entry struct {
 	level  slog.Level
 	source string
 	text   string
+	// foreign is true for a record of another host.
+	foreign bool
 }
 
 // prologue is what stands before the text, with the time in the given layout.

@@ -1,6 +1,6 @@
 // Package minilog writes the daemon's and the tools' log: one line per record,
-// `YYYY/MM/DD HH:MM:SS LEVEL file.go:NN: text key=value`, to any of four
-// targets (stderr, a file, a ring in memory, syslog) that can be added, taken
+// `YYYY/MM/DD HH:MM:SS LEVEL file.go:NN: text key=value`, to any of five
+// targets (stderr, a file, a ring in memory, syslog, another host) that can be added, taken
 // away and set while the program runs.
 //
 // Everything else in this module logs through the *slog.Logger that Logger
@@ -27,6 +27,7 @@ const (
 	File   = "file"
 	Ring   = "ring"
 	Syslog = "syslog"
+	Mesh   = "mesh"
 )
 
 // target takes finished entries. write is called with Log's mutex held, so it
@@ -48,6 +49,7 @@ type Log struct {
 	targets map[string]target
 	file    string
 	filters []string
+	node    string // where the mesh target sends
 }
 
 // New makes a log as o says. stderr is where the stderr target writes, coloured
@@ -90,8 +92,8 @@ func (l *Log) Close() error {
 	return errors.Join(all...)
 }
 
-// set puts t in the place of the target of that name; nil takes it away. The
-// one that was there is closed, with the mutex free.
+// set puts t in the place of the target of that name, whose file or host is
+// named by file; nil takes it away. The one that was there is closed, with the mutex free.
 func (l *Log) set(name, file string, t target) error {
 	l.mu.Lock()
 	old := l.targets[name]
@@ -99,8 +101,11 @@ func (l *Log) set(name, file string, t target) error {
 	if t != nil {
 		l.targets[name] = t
 	}
-	if name == File {
+	switch name {
+	case File:
 		l.file = file
+	case Mesh:
+		l.node = file
 	}
 	l.active.Store(len(l.targets) > 0)
 	l.mu.Unlock()
@@ -126,8 +131,10 @@ func (l *Log) write(e *entry) {
 			return
 		}
 	}
-	for _, t := range l.targets {
-		t.write(e)
+	for name, t := range l.targets {
+		if !e.foreign || name != Mesh { // else two hosts could send it to and fro
+			t.write(e)
+		}
 	}
 }
 

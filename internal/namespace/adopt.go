@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"minimega/internal/host"
+	"minimega/internal/scheduler"
 	"minimega/internal/vm"
 )
 
@@ -18,10 +20,34 @@ const (
 	maxFile    = 64 << 20 // bytes
 )
 
-// file is where the stored configurations of the namespace are kept.
+// file is where that of a namespace is kept which a later daemon cannot know.
 func (n *Namespace) file() string { return filepath.Join(n.registry.opts.Dir, n.Name+fileSuffix) }
 
-// keep writes the stored configurations for a later daemon.
+// record is the content of file. What was never set is left out.
+type record struct {
+	Configs map[string]*vm.Config `json:",omitempty"`
+	Hosts   []string              `json:",omitempty"`
+	NoHosts bool                  `json:",omitempty"` // Hosts is empty on purpose
+	Load    scheduler.Metric      `json:",omitempty"`
+	Limits  *scheduler.Limits     `json:",omitempty"`
+	Bridges map[string]tunnels    `json:",omitempty"`
+}
+
+func (n *Namespace) recordLocked() record {
+	r := record{Configs: n.saved, Hosts: n.hosts, NoHosts: len(n.hosts) == 0, Load: n.load, Bridges: n.bridges}
+	if len(n.hosts) == 1 && n.hosts[0] == n.registry.host() && n.Name == Default {
+		r.Hosts = nil
+	}
+	if r.Load == scheduler.CPUCommit {
+		r.Load = ""
+	}
+	if l := n.limits; l != (scheduler.Limits{}) {
+		r.Limits = &l
+	}
+	return r
+}
+
+// keep writes the file for a later daemon.
 func (n *Namespace) keep() {
 	if n.registry.opts.Dir == "" {
 		return
@@ -29,7 +55,7 @@ func (n *Namespace) keep() {
 	n.turn <- struct{}{}
 	defer func() { <-n.turn }()
 	n.mu.Lock()
-	text, err := json.MarshalIndent(n.saved, "", "\t")
+	text, err := json.MarshalIndent(n.recordLocked(), "", "\t")
 	n.mu.Unlock()
 	if err == nil {
 		err = os.MkdirAll(n.registry.opts.Dir, 0o700)
@@ -38,7 +64,7 @@ func (n *Namespace) keep() {
 		err = host.WriteFile(n.file(), append(text, '\n'), 0o600)
 	}
 	if err != nil {
-		n.registry.opts.Log.Warn("stored configurations will not outlive this minimega", "namespace", n.Name, "err", err)
+		n.registry.opts.Log.Warn("hosts and stored configurations will not outlive this minimega", "namespace", n.Name, "err", err)
 	}
 }
 
@@ -54,7 +80,7 @@ func (n *Namespace) forget() error {
 	return nil
 }
 
-// Adopt takes over the stored configurations of an earlier daemon. Files that
+// Adopt takes over what an earlier daemon kept of its namespaces. Files that
 // cannot be used are named in the error.
 func (r *Registry) Adopt() error {
 	names, err := r.kept()
@@ -65,7 +91,7 @@ func (r *Registry) Adopt() error {
 	return errors.Join(failed...)
 }
 
-// Discard removes the stored configurations of an earlier daemon.
+// Discard removes what an earlier daemon kept of its namespaces.
 func (r *Registry) Discard() error {
 	names, err := r.kept()
 	failed := []error{err}
@@ -75,7 +101,7 @@ func (r *Registry) Discard() error {
 	return errors.Join(failed...)
 }
 
-// kept returns the namespaces of which there are stored configurations.
+// kept returns the namespaces of which there are files.
 func (r *Registry) kept() ([]string, error) {
 	if r.opts.Dir == "" {
 		return nil, nil
@@ -106,16 +132,31 @@ func (r *Registry) adopt(name string) error {
 	if err != nil {
 		return err
 	}
-	var saved map[string]*vm.Config
-	if err := json.Unmarshal(text, &saved); err != nil {
+	var kept record
+	if err := json.Unmarshal(text, &kept); err != nil {
 		return fmt.Errorf("%s: %w", ns.file(), err)
 	}
-	ns.mu.Lock()
-	defer ns.mu.Unlock()
-	for name, c := range saved {
+	ns.restore(kept)
+	return nil
+}
+
+// restore takes over what an earlier daemon kept.
+func (n *Namespace) restore(r record) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for name, c := range r.Configs {
 		if c != nil {
-			ns.saved[name] = c
+			n.saved[name] = c
 		}
 	}
-	return nil
+	if len(r.Hosts) > 0 || r.NoHosts {
+		n.hosts = r.Hosts
+	}
+	if r.Load != "" {
+		n.load = r.Load
+	}
+	if r.Limits != nil {
+		n.limits = *r.Limits
+	}
+	maps.Copy(n.bridges, r.Bridges)
 }

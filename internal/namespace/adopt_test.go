@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"minimega/internal/cluster"
 	"minimega/internal/vm"
 )
 
@@ -15,7 +16,7 @@ func registry(t *testing.T, dir string) *Registry {
 	log := slog.New(slog.DiscardHandler)
 	vms := vm.NewManager(vm.Options{Base: t.TempDir(), Log: log}, 0)
 	t.Cleanup(vms.Close)
-	return NewRegistry(Options{Host: "h", VMs: vms, Dir: dir, Log: log})
+	return NewRegistry(Options{Cluster: cluster.New("h"), VMs: vms, Dir: dir, Log: log})
 }
 
 func TestAdopt(t *testing.T) {
@@ -56,7 +57,7 @@ func TestAdopt(t *testing.T) {
 
 func TestAdoptBroken(t *testing.T) {
 	dir := t.TempDir()
-	for name, text := range map[string]string{"bad.json": "{", "good.json": `{"x": {"Memory": 5}, "y": null}`, "no name!.json": "{}"} {
+	for name, text := range map[string]string{"bad.json": "{", "good.json": `{"Configs": {"x": {"Memory": 5}, "y": null}}`, "no name!.json": "{}"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -1,10 +1,14 @@
 package namespace
 
 import (
+	"context"
+	"math/rand/v2"
 	"slices"
 	"strconv"
 
+	"minimega/internal/cluster"
 	"minimega/internal/errs"
+	"minimega/internal/scheduler"
 	"minimega/pkg/ranges"
 )
 
@@ -17,80 +21,116 @@ func (n *Namespace) Hosts() []string {
 	return slices.Sorted(slices.Values(n.hosts))
 }
 
-// AddHosts adds hosts by name or range. `all` means every peer, of which a
-// daemon on its own has none.
+// AddHosts adds hosts by name or range: `localhost` is this one, `all` every
+// peer.
 func (n *Namespace) AddHosts(spec string) error {
-	hosts, err := n.expandHosts(spec)
+	hosts, err := n.registry.opts.Cluster.Expand(spec)
 	if err != nil {
 		return err
 	}
-	for _, h := range hosts {
-		if h != n.registry.opts.Host && h != "all" {
-			return errs.New(errs.NotFound, "unknown host: `%s`", h)
-		}
-	}
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	for _, h := range hosts {
-		if h != "all" && !slices.Contains(n.hosts, h) {
-			n.hosts = append(n.hosts, h)
-		}
-	}
+	n.hosts = append(n.hosts, hosts...)
+	slices.Sort(n.hosts)
+	n.hosts = slices.Compact(n.hosts)
+	n.mu.Unlock()
+	n.keep()
 	return nil
 }
 
 // DelHosts removes hosts; unknown ones are passed over, `all` removes every one.
 func (n *Namespace) DelHosts(spec string) error {
-	hosts, err := n.expandHosts(spec)
+	hosts, err := ranges.Split(spec)
 	if err != nil {
-		return err
+		return errs.New(errs.Invalid, "invalid hosts -- %w", err)
+	}
+	if slices.Contains(hosts, "localhost") {
+		hosts = append(hosts, n.registry.host())
 	}
 	n.mu.Lock()
-	defer n.mu.Unlock()
 	n.hosts = slices.DeleteFunc(n.hosts, func(h string) bool {
 		return slices.Contains(hosts, h) || slices.Contains(hosts, "all")
 	})
+	n.mu.Unlock()
+	n.keep()
 	return nil
-}
-
-func (n *Namespace) expandHosts(spec string) ([]string, error) {
-	hosts, err := ranges.Split(spec)
-	if err != nil {
-		return nil, errs.New(errs.Invalid, "invalid hosts -- %w", err)
-	}
-	for i, h := range hosts {
-		if h == "localhost" {
-			hosts[i] = n.registry.opts.Host
-		}
-	}
-	return hosts, nil
 }
 
 // HasHost reports whether a host is in the namespace.
 func (n *Namespace) HasHost(host string) bool { return slices.Contains(n.Hosts(), host) }
 
 // Load returns how the load of a host is measured.
-func (n *Namespace) Load() string { n.mu.Lock(); defer n.mu.Unlock(); return n.load }
+func (n *Namespace) Load() scheduler.Metric { n.mu.Lock(); defer n.mu.Unlock(); return n.load }
 
-// SetLoad chooses one of Loads.
-func (n *Namespace) SetLoad(metric string) { n.mu.Lock(); n.load = metric; n.mu.Unlock() }
+// SetLoad chooses how the load of a host is measured.
+func (n *Namespace) SetLoad(metric scheduler.Metric) {
+	n.mu.Lock()
+	n.load = metric
+	n.mu.Unlock()
+	n.keep()
+}
+
+// Limits returns how much the hosts of the namespace may be promised.
+func (n *Namespace) Limits() scheduler.Limits { n.mu.Lock(); defer n.mu.Unlock(); return n.limits }
+
+// SetLimit changes one limit, see scheduler.Limits.Set.
+func (n *Namespace) SetLimit(what, value string) error {
+	n.mu.Lock()
+	err := n.limits.Set(what, value)
+	n.mu.Unlock()
+	n.keep()
+	return err
+}
+
+// tunnels is how `ns bridge` connected a bridge: by one tunnel between each
+// two of the hosts.
+type tunnels struct {
+	Kind  string
+	Key   uint32
+	Hosts []string
+}
 
 // AddBridge connects the bridges of this name on all hosts of the namespace.
-// With one host there is nothing to connect, but the bridge counts as connected.
-func (n *Namespace) AddBridge(bridge string) error {
+// With one host there is nothing to connect, but the bridge counts as
+// connected. What fails on one host is undone on all.
+func (n *Namespace) AddBridge(ctx context.Context, bridge, kind string) error {
+	t := tunnels{Kind: kind, Key: rand.Uint32(), Hosts: n.Hosts()}
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.bridges[bridge] = true
+	if had, ok := n.bridges[bridge]; ok {
+		t.Key = had.Key
+	}
+	n.mu.Unlock()
+	if len(t.Hosts) > 1 {
+		if err := n.tunnel(ctx, bridge, t, t.Hosts); err != nil {
+			t.Hosts, err = nil, errs.Join(err, n.tunnel(context.WithoutCancel(ctx), bridge, tunnels{Kind: kind, Key: t.Key}, t.Hosts))
+			return err
+		}
+	}
+	n.mu.Lock()
+	n.bridges[bridge] = t
+	n.mu.Unlock()
+	n.keep()
 	return nil
 }
 
 // DelBridge undoes AddBridge.
-func (n *Namespace) DelBridge(bridge string) error {
+func (n *Namespace) DelBridge(ctx context.Context, bridge string) error {
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	if !n.bridges[bridge] {
+	t, ok := n.bridges[bridge]
+	delete(n.bridges, bridge)
+	n.mu.Unlock()
+	if !ok {
 		return errs.New(errs.NotFound, "bridge is not associated with namespace")
 	}
-	delete(n.bridges, bridge)
-	return nil
+	n.keep()
+	if len(t.Hosts) <= 1 {
+		return nil
+	}
+	return n.tunnel(ctx, bridge, tunnels{Kind: t.Kind, Key: t.Key}, t.Hosts)
+}
+
+// tunnel has each of on connect its bridge as t says.
+func (n *Namespace) tunnel(ctx context.Context, bridge string, t tunnels, on []string) error {
+	return cluster.Each(ctx, on, func(ctx context.Context, host string) error {
+		return n.registry.tunnel(ctx, host, tunnelOrder{bridge, t})
+	})
 }

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"minimega/internal/errs"
+	"minimega/internal/scheduler"
 	"minimega/internal/vm"
 )
 
@@ -20,15 +21,16 @@ type Namespace struct {
 	config   *vm.Config // never changed in place
 	saved    map[string]*vm.Config
 	hosts    []string
-	load     string
+	load     scheduler.Metric
+	limits   scheduler.Limits
 	queueing bool
 	queue    []*Group
 	plan     bool // the queue has been planned by a dry run
 	unnamed  int  // next N of vm-N
 	runs     []*Run
 	capture  Capture
-	bridges  map[string]bool // that `ns bridge` connected
-	saving   SaveProgress    // of the last save
+	bridges  map[string]tunnels // that `ns bridge` connected
+	saving   SaveProgress       // of the last save
 }
 
 // Capture holds the settings of packet captures to come.
@@ -37,12 +39,13 @@ type Capture struct {
 	Filter  string
 }
 
-// Loads are the ways to measure how loaded a host is.
-var Loads = []string{"cpucommit", "netcommit", "memcommit"}
-
 func newNamespace(r *Registry, name string) *Namespace {
+	hosts := []string{r.host()}
+	if peers := r.opts.Cluster.Peers(); len(peers) > 0 && name != Default {
+		hosts = peers
+	}
 	return &Namespace{Name: name, registry: r, turn: make(chan struct{}, 1), config: vm.NewConfig(), saved: map[string]*vm.Config{},
-		hosts: []string{r.opts.Host}, load: Loads[0], bridges: map[string]bool{}}
+		hosts: hosts, load: scheduler.CPUCommit, bridges: map[string]tunnels{}}
 }
 
 // Config returns the present configuration, which must not be changed.
@@ -137,11 +140,10 @@ func (n *Namespace) Saved() []string {
 
 // Clone takes the configuration of a VM over, without what belongs to that VM alone.
 func (n *Namespace) Clone(ctx context.Context, which string) error {
-	v, err := n.registry.opts.VMs.Find(n.Name, which)
+	c, err := n.configOf(ctx, which)
 	if err != nil {
 		return err
 	}
-	c := v.Config().Clone()
 	c.UUID = ""
 	delete(c.Tags, "error")
 	specs := make([]string, len(c.Networks))

@@ -1,9 +1,11 @@
 package namespace
 
 import (
+	"context"
 	"slices"
 
 	"minimega/internal/errs"
+	"minimega/internal/scheduler"
 	"minimega/pkg/ranges"
 )
 
@@ -11,58 +13,54 @@ import (
 // for a VM that has none yet.
 type Placement struct{ Name, Host string }
 
-// Plan places every queued VM on a host of the namespace. With one host there
-// is one place; what is checked is that nothing asks for another.
-func (n *Namespace) Plan() error {
+// Plan places every queued VM on a host of the namespace, and returns what may
+// go wrong.
+func (n *Namespace) Plan(ctx context.Context) (warnings []string, err error) {
+	groups := n.Queue()
+	places, warnings, err := n.schedule(ctx, groups)
+	if err != nil {
+		return nil, err
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.planLocked()
+	for i, g := range groups {
+		g.hosts = places[i]
+	}
+	n.plan = slices.Equal(groups, n.queue)
+	if !n.plan {
+		return nil, errs.New(errs.State, "the queue changed meanwhile; run it again")
+	}
+	return warnings, nil
 }
 
-func (n *Namespace) planLocked() error {
-	for _, g := range n.queue {
-		host := g.Config.Schedule
-		if host == "" || host == "localhost" {
-			host = n.registry.opts.Host
-		}
-		if host != n.registry.opts.Host {
-			return errs.New(errs.Invalid, "VM scheduled on unknown host: `%s`", host)
-		}
-		if c := g.Config.Colocate; c != "" && !n.registry.opts.VMs.Exists(n.Name, c) && !n.queuedLocked(c) {
-			return errs.New(errs.NotFound, "nonexistent colocate VMs: [%s]", c)
-		}
-		if l := g.Config.Coschedule; l >= 0 && n.countLocked() > int(l)+1 {
-			return errs.New(errs.Resource, "too many VMs scheduled on %s for coschedule requirement of %d", host, l)
-		}
-		if g.hosts == nil {
-			g.hosts = map[string]string{}
-		}
-		for _, name := range g.Names {
-			if g.hosts[name] == "" {
-				g.hosts[name] = host
-			}
+// schedule decides where VMs go: a host for each VM of each group. It asks all
+// hosts what they have.
+func (n *Namespace) schedule(ctx context.Context, groups []*Group) (places [][]string, warnings []string, err error) {
+	found := n.survey(ctx, n.Hosts())
+	if err := found.conflicts(groups); err != nil {
+		return nil, nil, err
+	}
+	p := &scheduler.Problem{Hosts: found.hosts, Existing: found.where, Metric: n.Load(), Local: n.registry.host(), Limits: n.Limits()}
+	for _, g := range groups {
+		p.Groups = append(p.Groups, scheduler.Group{Names: g.Names, VCPUs: int(g.Config.VCPUs), MemMB: int(g.Config.Memory),
+			NICs: len(g.Config.Networks), Host: g.Config.Schedule, Colocate: g.Config.Colocate, Coschedule: int(g.Config.Coschedule)})
+	}
+	r, err := scheduler.Plan(p)
+	if err != nil {
+		return nil, nil, err
+	}
+	places = make([][]string, len(groups))
+	for i, g := range groups {
+		places[i] = make([]string, len(g.Names))
+		for j := range g.Names {
+			places[i][j] = r.HostOf(i, j)
 		}
 	}
-	n.plan = true
-	return nil
+	return places, r.Warnings, nil
 }
 
 func (n *Namespace) queuedLocked(name string) bool {
 	return slices.ContainsFunc(n.queue, func(g *Group) bool { return slices.Contains(g.Names, name) })
-}
-
-// countLocked is how many VMs the host would have once the queue is launched.
-func (n *Namespace) countLocked() int {
-	count := 0
-	for _, v := range n.registry.opts.VMs.List(n.Name) {
-		if v.State().Alive() {
-			count++
-		}
-	}
-	for _, g := range n.queue {
-		count += len(g.Names)
-	}
-	return count
 }
 
 var errNoPlan = errs.New(errs.State, "must run dry-run first")
@@ -76,8 +74,8 @@ func (n *Namespace) Placements() ([]Placement, error) {
 	}
 	var ps []Placement
 	for _, g := range n.queue {
-		for _, name := range g.Names {
-			ps = append(ps, Placement{name, g.hosts[name]})
+		for i, name := range g.Names {
+			ps = append(ps, Placement{name, g.hosts[i]})
 		}
 	}
 	return ps, nil
@@ -86,7 +84,7 @@ func (n *Namespace) Placements() ([]Placement, error) {
 // Move changes where queued VMs will be launched.
 func (n *Namespace) Move(target, host string) error {
 	if host == "localhost" {
-		host = n.registry.opts.Host
+		host = n.registry.host()
 	}
 	names, err := ranges.Split(target)
 	if err != nil {
@@ -106,9 +104,9 @@ func (n *Namespace) Move(target, host string) error {
 		}
 	}
 	for _, g := range n.queue {
-		for _, name := range g.Names {
+		for i, name := range g.Names {
 			if slices.Contains(names, "all") || slices.Contains(names, name) {
-				g.hosts[name] = host
+				g.hosts[i] = host
 			}
 		}
 	}

@@ -18,7 +18,7 @@ type Group struct {
 	Type   vm.Type
 	Names  []string // "" for a VM that gets its name at launch
 	Config *vm.Config
-	hosts  map[string]string // by name: where a dry run or `mv` puts it
+	hosts  []string // where a dry run or `mv` puts each
 }
 
 // Run is one pass over the queue.
@@ -66,15 +66,14 @@ func (n *Namespace) Launch(ctx context.Context, t vm.Type, what, saved string, p
 		n.mu.Unlock()
 		return err
 	}
-	reqs, run, err := n.takeLocked()
-	if err != nil {
-		n.queue = n.queue[:len(n.queue)-1] // nothing waits that was not to wait
-	}
+	q := n.takeLocked()
 	n.mu.Unlock()
-	if err != nil {
+	if err := n.launch(ctx, q, progress); err != nil {
+		q.groups = q.groups[:len(q.groups)-1] // nothing waits that was not to wait
+		n.putBack(q)
 		return err
 	}
-	return n.launch(ctx, reqs, run, progress)
+	return nil
 }
 
 // expandNames reads a count or a range of names.
@@ -167,72 +166,39 @@ func (n *Namespace) enqueueLocked(g *Group) error {
 // LaunchQueue launches all that waits and returns when every VM is made or has failed.
 func (n *Namespace) LaunchQueue(ctx context.Context, progress func(done, failed, total int)) error {
 	n.mu.Lock()
-	reqs, run, err := n.takeLocked()
+	q := n.takeLocked()
 	n.mu.Unlock()
-	if err != nil {
-		return err
+	if len(q.groups) == 0 {
+		return errs.New(errs.State, "namespace must contain at least one queued VM to launch VMs")
 	}
-	return n.launch(ctx, reqs, run, progress)
-}
-
-// takeLocked plans the queue and empties it. The caller holds mu.
-func (n *Namespace) takeLocked() ([]vm.Request, *Run, error) {
-	if err := n.planLocked(); err != nil {
-		return nil, nil, err
-	}
-	if len(n.queue) == 0 {
-		return nil, nil, errs.New(errs.State, "namespace must contain at least one queued VM to launch VMs")
-	}
-	reqs := n.requestsLocked(n.queue)
-	n.queue, n.plan = nil, false
-	run := &Run{Start: time.Now(), Total: len(reqs), Hosts: len(n.hosts)}
-	n.runs = append(n.runs, run)
-	return reqs, run, nil
-}
-
-// launch makes the VMs of one pass over the queue.
-func (n *Namespace) launch(ctx context.Context, reqs []vm.Request, run *Run, progress func(done, failed, total int)) error {
-	var last int
-	err := n.registry.opts.VMs.Launch(ctx, reqs, func(done, failed int) {
-		n.mu.Lock()
-		run.Launched, run.Failed = done-failed, failed
-		n.mu.Unlock()
-		last = done
-		if progress != nil {
-			progress(done, failed, len(reqs))
-		}
-	})
-	n.mu.Lock()
-	run.End = time.Now()
-	if err != nil && last == 0 { // refused as a whole
-		run.Failed = run.Total
-	}
-	n.mu.Unlock()
+	err := n.launch(ctx, q, progress)
+	n.putBack(q)
 	return err
 }
 
-// requestsLocked names the unnamed and flattens the groups. The caller holds mu.
-func (n *Namespace) requestsLocked(queue []*Group) []vm.Request {
-	used := map[string]bool{}
-	for _, g := range queue {
-		for _, name := range g.Names {
-			used[name] = true
-		}
+// taken is what was taken out of the queue.
+type taken struct {
+	groups  []*Group
+	planned bool // their hosts are decided
+	ran     bool // they are launched, or have failed to
+}
+
+// takeLocked empties the queue. The caller holds mu.
+func (n *Namespace) takeLocked() *taken {
+	q := &taken{groups: n.queue, planned: n.plan}
+	n.queue, n.plan = nil, false
+	return q
+}
+
+// putBack has groups that were taken and not launched wait again.
+func (n *Namespace) putBack(q *taken) {
+	if q.ran {
+		return
 	}
-	var reqs []vm.Request
-	for _, g := range queue {
-		for _, name := range g.Names {
-			for name == "" {
-				candidate := fmt.Sprintf("vm-%d", n.unnamed)
-				n.unnamed++
-				if !used[candidate] && !n.registry.opts.VMs.Exists(n.Name, candidate) {
-					name = candidate
-				}
-			}
-			reqs = append(reqs, vm.Request{Namespace: n.Name, Name: name, Type: g.Type, Config: g.Config})
-		}
-	}
-	return reqs
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.plan = q.planned && len(n.queue) == 0 && len(q.groups) > 0
+	n.queue = append(q.groups, n.queue...)
 }
 
 // Runs returns the passes over the queue so far, oldest first.

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"testing"
 
+	"minimega/internal/cluster"
+	"minimega/internal/host"
 	"minimega/internal/vm"
 	"minimega/internal/vm/vmtest"
 )
@@ -21,7 +23,7 @@ func newTestRegistry(t *testing.T) *Registry {
 	vms := vm.NewManager(vm.Options{Base: t.TempDir(), Host: "h", Engines: []vm.Engine{&vmtest.Engine{}}, Network: &vmtest.Network{},
 		VLANName: func(string, int) string { return "" }, Parallel: 4, Log: slog.New(slog.DiscardHandler)}, 0)
 	t.Cleanup(vms.Close)
-	return NewRegistry(Options{Host: "h", VMs: vms, VLANs: numbers{}, Log: slog.New(slog.DiscardHandler),
+	return NewRegistry(Options{Cluster: cluster.New("h"), Facts: func() host.Facts { return host.Facts{CPUs: 2, MemTotal: 1024, Limit: -1} }, VMs: vms, VLANs: numbers{}, Log: slog.New(slog.DiscardHandler),
 		NetDrivers: func(context.Context, string) func(string) bool { return func(string) bool { return false } }})
 }
 

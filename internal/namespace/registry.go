@@ -10,7 +10,9 @@ import (
 	"slices"
 	"sync"
 
+	"minimega/internal/cluster"
 	"minimega/internal/errs"
+	"minimega/internal/host"
 	"minimega/internal/vm"
 )
 
@@ -33,8 +35,22 @@ func CheckName(name string) error {
 
 // Options is what a Registry is made of.
 type Options struct {
-	Host string // name of this host
-	VMs  *vm.Manager
+	// Cluster leads to the other hosts that a namespace may have.
+	Cluster *cluster.Cluster
+	// Facts tells what this host is and has promised.
+	Facts func() host.Facts
+	// Files is this host's files directory. Paths in it mean, on another host,
+	// those in its own; Fetch brings there what that host lacks.
+	Files string
+	Fetch func(ctx context.Context, path string) error
+	// Overlay connects this host's VLANs of a namespace with those of the other
+	// hosts; none disconnects.
+	Overlay func(ctx context.Context, namespace string, hosts []string) error
+	// Tunnels connects a bridge with those of the other hosts by tunnels of a
+	// kind and key; none disconnects.
+	Tunnels func(ctx context.Context, bridge, kind string, key uint32, hosts []string) error
+
+	VMs *vm.Manager
 	// VLANs resolves what stands for a VLAN in a netspec.
 	VLANs interface {
 		Resolve(namespace, spec string) (vlan int, alias string, err error)
@@ -44,8 +60,8 @@ type Options struct {
 	// Clean lists what other owners do when a namespace goes, in order, after
 	// its VMs have gone.
 	Clean []func(ctx context.Context, namespace string) error
-	// Dir is where stored configurations are kept for a later daemon; "" for
-	// nowhere.
+	// Dir is where hosts and stored configurations are kept for a later daemon;
+	// "" for nowhere.
 	Dir string
 	Log *slog.Logger
 }
@@ -62,8 +78,12 @@ type Registry struct {
 func NewRegistry(opts Options) *Registry {
 	r := &Registry{opts: opts, spaces: map[string]*Namespace{}}
 	r.spaces[Default] = newNamespace(r, Default)
+	r.serve()
 	return r
 }
+
+// host is the name of this host.
+func (r *Registry) host() string { return r.opts.Cluster.Host() }
 
 // Get returns a namespace, making it if needed. The error is ErrName.
 func (r *Registry) Get(name string) (*Namespace, error) {
@@ -71,11 +91,15 @@ func (r *Registry) Get(name string) (*Namespace, error) {
 		return nil, err
 	}
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	ns := r.spaces[name]
-	if ns == nil {
+	made := ns == nil
+	if made {
 		ns = newNamespace(r, name)
 		r.spaces[name] = ns
+	}
+	r.mu.Unlock()
+	if made && !slices.Equal(ns.Hosts(), []string{r.host()}) {
+		ns.keep() // which peers there were, nobody will know later
 	}
 	return ns, nil
 }
@@ -87,8 +111,19 @@ func (r *Registry) Names() []string {
 	return slices.Sorted(maps.Keys(r.spaces))
 }
 
-// Clear ends all that runs in a namespace and forgets it; `all` means every
-// one. The default namespace is made again at once.
+// Hosts returns the hosts of a namespace, without making one.
+func (r *Registry) Hosts(name string) []string {
+	r.mu.Lock()
+	ns := r.spaces[name]
+	r.mu.Unlock()
+	if ns == nil {
+		return nil
+	}
+	return ns.Hosts()
+}
+
+// Clear ends all that runs in a namespace on this host and forgets it; `all`
+// means every one. The default namespace is made again at once.
 func (r *Registry) Clear(ctx context.Context, name string) error {
 	if name == "all" {
 		var failed []error
@@ -104,7 +139,7 @@ func (r *Registry) Clear(ctx context.Context, name string) error {
 	if ns.Launching() {
 		return errs.New(errs.State, "scheduler still running for namespace")
 	}
-	failed := []error{r.opts.VMs.Clear(ctx, name)}
+	failed := []error{ns.disconnect(ctx), r.opts.VMs.Clear(ctx, name)}
 	for _, clean := range r.opts.Clean {
 		failed = append(failed, clean(ctx, name))
 	}

@@ -1,0 +1,171 @@
+package namespace
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"minimega/internal/cluster"
+)
+
+// launch makes the VMs of one pass over the queue, on all hosts at once. A
+// pass that cannot be planned has not run.
+func (n *Namespace) launch(ctx context.Context, q *taken, progress func(done, failed, total int)) error {
+	if !q.planned {
+		places, warnings, err := n.schedule(ctx, q.groups)
+		if err != nil {
+			return err
+		}
+		for i, g := range q.groups {
+			g.hosts = places[i]
+		}
+		for _, w := range warnings {
+			n.registry.opts.Log.Warn("launch", "namespace", n.Name, "warning", w)
+		}
+	}
+	q.ran = true
+	n.nameAll(ctx, q.groups)
+	p := n.begin(q.groups, progress)
+	orders := n.orders(q.groups)
+	err := cluster.Each(ctx, orders.hosts, func(ctx context.Context, host string) error {
+		o := orders.of[host]
+		err := n.launchOn(ctx, host, o, func(l launched) { p.set(host, l) })
+		if err != nil {
+			p.lost(host, o.count())
+		}
+		return err
+	})
+	p.end()
+	return err
+}
+
+// nameAll gives every VM without a name one that no VM of the namespace has.
+func (n *Namespace) nameAll(ctx context.Context, groups []*Group) {
+	if !slices.ContainsFunc(groups, func(g *Group) bool { return slices.Contains(g.Names, "") }) {
+		return
+	}
+	used := n.survey(ctx, n.Hosts()).where
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, g := range groups {
+		for _, name := range g.Names {
+			used[name] = ""
+		}
+	}
+	for _, g := range groups {
+		for i, name := range g.Names {
+			for name == "" {
+				candidate := fmt.Sprintf("vm-%d", n.unnamed)
+				n.unnamed++
+				if _, ok := used[candidate]; !ok {
+					name = candidate
+				}
+			}
+			g.Names[i] = name
+		}
+	}
+}
+
+// orderSet is what each host is to do.
+type orderSet struct {
+	hosts []string
+	of    map[string]launchOrder
+}
+
+// orders parts the groups by host. Every host of the namespace gets an order,
+// also one without VMs: they are connected with each other, and with this one,
+// whose taps are part of the experiment.
+func (n *Namespace) orders(groups []*Group) orderSet {
+	here := n.registry.host()
+	all := n.Hosts()
+	for _, g := range groups {
+		all = append(all, g.hosts...)
+	}
+	slices.Sort(all)
+	all = slices.Compact(all)
+	connected := all
+	if !slices.Contains(all, here) {
+		connected = append(slices.Clone(all), here)
+		slices.Sort(connected)
+	}
+	set := orderSet{hosts: connected, of: map[string]launchOrder{}}
+	for _, host := range connected {
+		o := launchOrder{Namespace: n.Name, Hosts: connected, Files: n.registry.opts.Files}
+		for _, g := range groups {
+			var names []string
+			for i, name := range g.Names {
+				if g.hosts[i] == host {
+					names = append(names, name)
+				}
+			}
+			if len(names) > 0 {
+				o.Groups = append(o.Groups, orderGroup{g.Type, names, g.Config.Clone()})
+			}
+		}
+		set.of[host] = o
+	}
+	return set
+}
+
+func (o *launchOrder) count() (vms int) {
+	for _, g := range o.Groups {
+		vms += len(g.Names)
+	}
+	return vms
+}
+
+// pass follows one pass over the queue.
+type pass struct {
+	ns       *Namespace
+	run      *Run
+	progress func(done, failed, total int)
+
+	mu     sync.Mutex // guards the field below, and the order of progress
+	byHost map[string]launched
+}
+
+func (n *Namespace) begin(groups []*Group, progress func(done, failed, total int)) *pass {
+	run := &Run{Start: time.Now(), Hosts: len(n.Hosts())}
+	for _, g := range groups {
+		run.Total += len(g.Names)
+	}
+	n.mu.Lock()
+	n.runs = append(n.runs, run)
+	n.mu.Unlock()
+	return &pass{ns: n, run: run, progress: progress, byHost: map[string]launched{}}
+}
+
+// set takes down how far a host is.
+func (p *pass) set(host string, l launched) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.byHost[host] = l
+	var sum launched
+	for _, l := range p.byHost {
+		sum.Done, sum.Failed = sum.Done+l.Done, sum.Failed+l.Failed
+	}
+	p.ns.mu.Lock()
+	p.run.Launched, p.run.Failed = sum.Done-sum.Failed, sum.Failed
+	p.ns.mu.Unlock()
+	if p.progress != nil {
+		p.progress(sum.Done, sum.Failed, p.run.Total)
+	}
+}
+
+// lost counts the VMs of a host of which nothing was heard as failed.
+func (p *pass) lost(host string, vms int) {
+	p.mu.Lock()
+	l := p.byHost[host]
+	p.mu.Unlock()
+	if l.Done < vms {
+		p.set(host, launched{Done: vms, Failed: l.Failed + vms - l.Done})
+	}
+}
+
+func (p *pass) end() {
+	p.ns.mu.Lock()
+	defer p.ns.mu.Unlock()
+	p.run.End = time.Now()
+}

@@ -1,0 +1,189 @@
+package namespace
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"strings"
+
+	"minimega/internal/cluster"
+	"minimega/internal/errs"
+	"minimega/internal/vm"
+)
+
+// none is the progress, or answer, of requests that have none.
+type none struct{}
+
+// serve says what other hosts may ask of this one.
+func (r *Registry) serve() {
+	c := r.opts.Cluster
+	cluster.Serve(c, "survey", r.surveyHere)
+	cluster.Serve(c, "config", r.configHere)
+	cluster.Serve(c, "info", func(_ context.Context, _ string, q surveyQuery, _ func(none)) ([]vm.Info, error) {
+		return r.opts.VMs.Info(q.Namespace), nil
+	})
+	cluster.Serve(c, "launch", r.launchHere)
+	cluster.Serve(c, "tunnels", func(ctx context.Context, _ string, o tunnelOrder, _ func(none)) (none, error) {
+		return none{}, r.tunnelHere(ctx, o)
+	})
+	cluster.Serve(c, "clear", func(ctx context.Context, _ string, o clearOrder, _ func(none)) (none, error) {
+		return none{}, r.clearHere(ctx, o)
+	})
+}
+
+// launchOrder has a host launch VMs, none perhaps, of a namespace that is
+// spread over Hosts.
+type launchOrder struct {
+	Namespace string
+	Hosts     []string
+	Files     string // the files directory of the host that orders
+	Groups    []orderGroup
+}
+
+type orderGroup struct {
+	Type   vm.Type
+	Names  []string
+	Config *vm.Config
+}
+
+// launched is how far a launch has come.
+type launched struct{ Done, Failed int }
+
+// launchHere launches VMs on this host. It makes the namespace if needed.
+func (r *Registry) launchHere(ctx context.Context, _ string, o launchOrder, progress func(launched)) (none, error) {
+	if err := CheckName(o.Namespace); err != nil {
+		return none{}, err
+	}
+	if _, err := r.Get(o.Namespace); err != nil {
+		return none{}, err
+	}
+	if err := r.connect(ctx, o.Namespace, o.Hosts); err != nil {
+		return none{}, errs.AtStep(err, "connect with the other hosts")
+	}
+	var reqs []vm.Request
+	for _, g := range o.Groups {
+		if g.Config == nil {
+			return none{}, errs.New(errs.Invalid, "VMs without a configuration")
+		}
+		if err := r.localise(ctx, g.Config, o.Files); err != nil {
+			return none{}, err
+		}
+		for _, name := range g.Names {
+			if err := checkVMName(name); err != nil {
+				return none{}, err
+			}
+			reqs = append(reqs, vm.Request{Namespace: o.Namespace, Name: name, Type: g.Type, Config: g.Config})
+		}
+	}
+	if len(reqs) == 0 {
+		return none{}, nil
+	}
+	return none{}, r.opts.VMs.Launch(ctx, reqs, func(done, failed int) { progress(launched{done, failed}) })
+}
+
+// connect makes sure that the VLANs of a namespace are those of its other hosts.
+func (r *Registry) connect(ctx context.Context, namespace string, hosts []string) error {
+	if r.opts.Overlay == nil {
+		return nil
+	}
+	return r.opts.Overlay(ctx, namespace, hosts)
+}
+
+// localise makes the paths of a configuration that lie in the files directory
+// of the host that ordered those in ours, and brings what is missing.
+func (r *Registry) localise(ctx context.Context, c *vm.Config, files string) error {
+	if files == "" || r.opts.Fetch == nil {
+		return nil
+	}
+	return c.EachFile(func(path *string) error {
+		rel, err := filepath.Rel(files, *path)
+		if err != nil || !filepath.IsLocal(rel) || rel == "." || !filepath.IsAbs(*path) {
+			return nil
+		}
+		*path = filepath.Join(r.opts.Files, rel)
+		if err := r.opts.Fetch(ctx, *path); err != nil && !errors.Is(err, errs.NotFound) {
+			return errs.AtStep(err, "fetch "+rel)
+		}
+		return nil // what nobody has is for the engine to miss
+	})
+}
+
+// launchOn launches VMs on one host of several. The error names the host.
+func (n *Namespace) launchOn(ctx context.Context, host string, o launchOrder, progress func(launched)) error {
+	r := n.registry
+	if host == r.host() {
+		_, err := r.launchHere(ctx, host, o, progress)
+		return err
+	}
+	_, err := cluster.Ask[none](ctx, r.opts.Cluster, host, "launch", o, progress)
+	return onHost(err, host)
+}
+
+// onHost writes the host into the text of an error, which goes to somebody on
+// another one, before each of its lines.
+func onHost(err error, host string) error {
+	if err == nil {
+		return nil
+	}
+	text := "host " + host + ": " + strings.ReplaceAll(err.Error(), "\n", "\nhost "+host+": ")
+	return &errs.Error{Kind: errs.KindOf(err), Host: host, Err: errors.New(text)}
+}
+
+// tunnelOrder has a host connect a bridge.
+type tunnelOrder struct {
+	Bridge  string
+	Tunnels tunnels
+}
+
+func (r *Registry) tunnelHere(ctx context.Context, o tunnelOrder) error {
+	if r.opts.Tunnels == nil {
+		return errs.New(errs.Unsupported, "this host makes no tunnels")
+	}
+	return r.opts.Tunnels(ctx, o.Bridge, o.Tunnels.Kind, o.Tunnels.Key, o.Tunnels.Hosts)
+}
+
+func (r *Registry) tunnel(ctx context.Context, host string, o tunnelOrder) error {
+	if host == r.host() {
+		return r.tunnelHere(ctx, o)
+	}
+	_, err := cluster.Ask[none, none](ctx, r.opts.Cluster, host, "tunnels", o, nil)
+	return onHost(err, host)
+}
+
+// clearOrder has a host end what runs in a namespace.
+type clearOrder struct{ Namespace string }
+
+// clearHere ends a namespace on this host, if it has it.
+func (r *Registry) clearHere(ctx context.Context, o clearOrder) error {
+	if o.Namespace != "all" && r.Hosts(o.Namespace) == nil {
+		return nil
+	}
+	return r.Clear(ctx, o.Namespace)
+}
+
+// ClearEverywhere ends a namespace on this host, then on all peers.
+func (r *Registry) ClearEverywhere(ctx context.Context, name string) error {
+	if err := r.Clear(ctx, name); err != nil {
+		return err
+	}
+	return cluster.Each(ctx, r.opts.Cluster.Peers(), func(ctx context.Context, host string) error {
+		_, err := cluster.Ask[none, none](ctx, r.opts.Cluster, host, "clear", clearOrder{name}, nil)
+		return onHost(err, host)
+	})
+}
+
+// disconnect ends what connects the namespace's VLANs and bridges with those
+// of other hosts, on this one.
+func (n *Namespace) disconnect(ctx context.Context) error {
+	n.mu.Lock()
+	bridges := n.bridges
+	n.bridges = map[string]tunnels{}
+	n.mu.Unlock()
+	var failed []error
+	for bridge, t := range bridges {
+		if len(t.Hosts) > 1 {
+			failed = append(failed, n.tunnel(ctx, bridge, tunnels{Kind: t.Kind, Key: t.Key}, t.Hosts))
+		}
+	}
+	return errs.Join(append(failed, n.registry.connect(ctx, n.Name, nil))...)
+}

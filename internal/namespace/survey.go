@@ -1,0 +1,144 @@
+package namespace
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+
+	"minimega/internal/cluster"
+	"minimega/internal/errs"
+	"minimega/internal/host"
+	"minimega/internal/scheduler"
+	"minimega/internal/vm"
+)
+
+// surveyQuery asks a host what it has.
+type surveyQuery struct{ Namespace string }
+
+// surveyReport is what a host has: its facts, and the VMs of the namespace.
+type surveyReport struct {
+	Facts host.Facts
+	VMs   []surveyVM
+}
+
+type surveyVM struct{ Name, UUID string }
+
+// surveyHere is the report of this host.
+func (r *Registry) surveyHere(_ context.Context, _ string, q surveyQuery, _ func(none)) (surveyReport, error) {
+	report := surveyReport{Facts: r.opts.Facts()}
+	for _, v := range r.opts.VMs.List(q.Namespace) {
+		report.VMs = append(report.VMs, surveyVM{v.Name, v.UUID})
+	}
+	return report, nil
+}
+
+// findings are the reports of several hosts.
+type findings struct {
+	hosts []scheduler.Host
+	where map[string]string // host by name of a VM
+	uuids map[string]bool
+}
+
+// survey asks hosts what they have. One that does not answer is down.
+func (n *Namespace) survey(ctx context.Context, hosts []string) *findings {
+	f := &findings{hosts: make([]scheduler.Host, len(hosts)), where: map[string]string{}, uuids: map[string]bool{}}
+	reports := make([]surveyReport, len(hosts))
+	var asking sync.WaitGroup
+	for i, name := range hosts {
+		ask := func() {
+			var err error
+			if reports[i], err = n.ask(ctx, name); err != nil {
+				f.hosts[i].Down = err.Error()
+			}
+		}
+		if name == n.registry.host() {
+			ask()
+			continue
+		}
+		asking.Go(ask)
+	}
+	asking.Wait()
+	for i, name := range hosts {
+		facts := &reports[i].Facts
+		f.hosts[i] = scheduler.Host{Name: name, CPUs: facts.CPUs, MemMB: facts.MemTotal, CPUCommit: facts.CPUCommit, MemCommit: facts.MemCommit,
+			NetCommit: facts.NetworkCommit, VMs: facts.VMs, Limit: facts.Limit, Tolerates: facts.Tolerates, Down: f.hosts[i].Down}
+		for _, v := range reports[i].VMs {
+			f.where[v.Name] = name
+			f.uuids[v.UUID] = true
+		}
+	}
+	return f
+}
+
+func (n *Namespace) ask(ctx context.Context, host string) (surveyReport, error) {
+	q := surveyQuery{n.Name}
+	if host == n.registry.host() {
+		return n.registry.surveyHere(ctx, host, q, nil)
+	}
+	return cluster.Ask[surveyReport, none](ctx, n.registry.opts.Cluster, host, "survey", q, nil)
+}
+
+// conflicts refuses groups one of whose names or whose UUID a VM on one of the
+// hosts has.
+func (f *findings) conflicts(groups []*Group) error {
+	for _, g := range groups {
+		if g.Config.UUID != "" && f.uuids[strings.ToLower(g.Config.UUID)] {
+			return errs.New(errs.Exists, "vm already exists with UUID `%s`", g.Config.UUID)
+		}
+		for _, name := range g.Names {
+			if _, ok := f.where[name]; ok && name != "" {
+				return errs.New(errs.Exists, "vm already exists with name `%s`", name)
+			}
+		}
+	}
+	return nil
+}
+
+// configOf returns a copy of the configuration of a VM, wherever it is.
+func (n *Namespace) configOf(ctx context.Context, which string) (*vm.Config, error) {
+	v, err := n.registry.opts.VMs.Find(n.Name, which)
+	if err == nil {
+		return v.Config().Clone(), nil
+	}
+	for _, host := range slices.DeleteFunc(n.Hosts(), func(h string) bool { return h == n.registry.host() }) {
+		c, e := cluster.Ask[*vm.Config, none](ctx, n.registry.opts.Cluster, host, "config", configQuery{n.Name, which}, nil)
+		if e == nil && c != nil {
+			return c, nil
+		}
+	}
+	return nil, err
+}
+
+// configQuery asks a host for the configuration of one of its VMs.
+type configQuery struct{ Namespace, VM string }
+
+func (r *Registry) configHere(_ context.Context, _ string, q configQuery, _ func(none)) (*vm.Config, error) {
+	v, err := r.opts.VMs.Find(q.Namespace, q.VM)
+	if err != nil {
+		return nil, err
+	}
+	return v.Config(), nil
+}
+
+// Infos returns what is known of the VMs of the namespace, on all its hosts.
+// The error names hosts whose VMs are missing.
+func (n *Namespace) Infos(ctx context.Context) ([]vm.Info, error) {
+	hosts := n.Hosts()
+	infos := make([][]vm.Info, len(hosts))
+	failed := make([]error, len(hosts))
+	var asking sync.WaitGroup
+	for i, host := range hosts {
+		if host == n.registry.host() {
+			infos[i] = n.registry.opts.VMs.Info(n.Name)
+			continue
+		}
+		asking.Go(func() {
+			var err error
+			infos[i], err = cluster.Ask[[]vm.Info, none](ctx, n.registry.opts.Cluster, host, "info", surveyQuery{n.Name}, nil)
+			failed[i] = onHost(err, host)
+		})
+	}
+	asking.Wait()
+	return slices.Concat(infos...), errs.Join(failed...)
+}
