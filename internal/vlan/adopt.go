@@ -22,23 +22,30 @@ type rules struct {
 	Ranges    map[string]Range
 	Blacklist []int
 
-	// What hosts agree with, so that it goes on where it was.
+	// Agreed is nil as long as no other host knows of our claims, which then
+	// follow from the rest.
+	Agreed *agreed `json:",omitempty"`
+}
+
+// agreed is what hosts agree with, so that it goes on where it was.
+type agreed struct {
 	Origin string
 	Clock  uint64
 	Floor  uint32
-	Shared bool
 	Claims []Claim
 }
 
 func (r *Registry) rulesText() []byte {
 	r.mu.Lock()
-	o := rules{Ranges: map[string]Range{}, Blacklist: slices.Sorted(maps.Keys(r.black)),
-		Origin: r.origin, Clock: r.clock, Floor: r.floor, Shared: r.shared, Claims: slices.Collect(maps.Values(r.claims))}
+	o := rules{Ranges: map[string]Range{}, Blacklist: slices.Sorted(maps.Keys(r.black))}
+	if r.shared {
+		o.Agreed = &agreed{Origin: r.origin, Clock: r.clock, Floor: r.floor, Claims: slices.Collect(maps.Values(r.claims))}
+		sortClaims(o.Agreed.Claims)
+	}
 	for ns, rg := range r.ranges {
 		o.Ranges[ns] = *rg
 	}
 	r.mu.Unlock()
-	sortClaims(o.Claims)
 	text, err := json.Marshal(o)
 	if err != nil { // plain data always marshals
 		return []byte(err.Error())
@@ -63,7 +70,7 @@ func (r *Registry) Adopt() (bool, error) {
 	if err := json.Unmarshal(text, &o); err != nil {
 		return false, fmt.Errorf("%s: %w", r.path+rulesSuffix, err)
 	}
-	failed := []error{r.adoptClaims(o), r.adoptRules(o)}
+	failed := []error{r.adoptClaims(o.Agreed), r.adoptRules(o)}
 	f, err := os.Open(r.path)
 	if err == nil {
 		err = errors.Join(r.adoptRows(f), f.Close())
@@ -97,14 +104,17 @@ func (r *Registry) adoptRules(o rules) error {
 }
 
 // adoptClaims takes over what was agreed on with others.
-func (r *Registry) adoptClaims(o rules) error {
+func (r *Registry) adoptClaims(o *agreed) error {
+	if o == nil {
+		return nil
+	}
 	good, err := checked(o.Claims)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if o.Origin != "" && len(o.Origin) <= maxName && clean(o.Origin) {
 		r.origin = o.Origin
 	}
-	r.clock, r.floor, r.shared = min(max(r.clock, o.Clock), maxClock), o.Floor, o.Shared
+	r.clock, r.floor, r.shared = min(max(r.clock, o.Clock), maxClock), o.Floor, true
 	for _, c := range good {
 		r.clock = max(r.clock, c.Clock)
 		r.claims.join(c)

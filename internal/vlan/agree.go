@@ -2,7 +2,6 @@ package vlan
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -122,8 +121,10 @@ func (t table) assign() (numbers map[key]int, reserved map[int]bool) {
 		return cmp.Or(earlier(a, b), cmp.Compare(a.NS, b.NS), cmp.Compare(a.Alias, b.Alias))
 	})
 	numbers = map[key]int{}
-	taken := maps.Clone(reserved)
-	holder := map[int]bool{}
+	taken, holder := make([]bool, Max), make([]bool, Max)
+	for n := range reserved {
+		taken[n] = true
+	}
 	var losers []Claim
 	for _, c := range living {
 		if holder[c.VLAN] {
@@ -133,8 +134,12 @@ func (t table) assign() (numbers map[key]int, reserved map[int]bool) {
 		holder[c.VLAN], taken[c.VLAN] = true, true
 		numbers[c.key()] = c.VLAN
 	}
+	owners := ownersOf(living, len(losers))
 	for _, c := range losers {
-		if n, ok := elsewhere(c, living, taken); ok {
+		if !slices.Contains(taken[1:], false) {
+			break // bounds the work that a peer can make
+		}
+		if n, ok := elsewhere(c, owners, taken); ok {
 			taken[n] = true
 			numbers[c.key()] = n
 		}
@@ -142,22 +147,50 @@ func (t table) assign() (numbers map[key]int, reserved map[int]bool) {
 	return numbers, reserved
 }
 
+// ownersOf says which numbers lie in a range that one namespace has for itself,
+// and which that is, or separator for several. It is only for those who look for
+// a number.
+func ownersOf(living []Claim, losers int) []string {
+	owners := make([]string, Max)
+	if losers == 0 {
+		return owners
+	}
+	type span struct {
+		ns       string
+		min, max int
+	}
+	done := map[span]bool{}
+	for _, c := range living {
+		s := span{c.NS, c.Min, c.Max}
+		if !c.Own || done[s] {
+			continue
+		}
+		done[s] = true
+		for n := c.Min; n < c.Max; n++ {
+			if owners[n] != "" && owners[n] != c.NS {
+				owners[n] = separator
+			} else {
+				owners[n] = c.NS
+			}
+		}
+	}
+	return owners
+}
+
 // elsewhere finds a number for a claim that lost its own: the next in its range
 // that is free, or outside when the range is full. Who shares the default range
 // keeps out of those that others have for themselves.
-func elsewhere(c Claim, living []Claim, taken map[int]bool) (int, bool) {
-	foreign := func(n int) bool {
-		return !c.Own && slices.ContainsFunc(living, func(o Claim) bool { return o.Own && o.NS != c.NS && n >= o.Min && n < o.Max })
-	}
+func elsewhere(c Claim, owners []string, taken []bool) (int, bool) {
+	free := func(n int) bool { return !taken[n] && (c.Own || owners[n] == "" || owners[n] == c.NS) }
 	size := c.Max - c.Min
 	for i := range size {
 		n := c.Min + (max(c.VLAN-c.Min, 0)+1+i)%size
-		if !taken[n] && !foreign(n) {
+		if free(n) {
 			return n, true
 		}
 	}
 	for n := 1; n < Max; n++ {
-		if !taken[n] && !foreign(n) {
+		if free(n) {
 			return n, true
 		}
 	}

@@ -452,9 +452,11 @@ func TestTombstones(t *testing.T) {
 	r := c.hosts[0]
 	resolve(t, r, "x", "first")
 	r.Clear("x", "first")
-	for i := range MaxTombstones + 10 {
-		c.cut(0, 1, true) // the other one remembers the first
-		resolve(t, r, "x", fmt.Sprint("n", i))
+	c.cut(0, 1, true) // the other one remembers the first
+	for batch := range 9 {
+		for i := range MaxTombstones / 8 {
+			resolve(t, r, "x", fmt.Sprint("n", batch, "-", i))
+		}
 		r.Clear("x", "n")
 	}
 	if n := len(r.Claims()); n != MaxTombstones {

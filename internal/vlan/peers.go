@@ -142,6 +142,30 @@ func (r *Registry) settled(k key) (n int, ok bool, wait <-chan struct{}) {
 	return n, ok, r.moved
 }
 
+// await returns the number of an alias once it is agreed on and what is connected
+// to it has moved, and allocates it if there is none.
+func (r *Registry) await(ctx context.Context, k key) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, agreeTime)
+	defer cancel()
+	for {
+		n, ok, wait := r.settled(k)
+		switch {
+		case wait == nil && ok:
+			return n, nil
+		case wait == nil:
+			return r.allocate(ctx, k)
+		}
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			if ok {
+				return n, nil // a number is better than none
+			}
+			return 0, ctx.Err()
+		}
+	}
+}
+
 // allocate finds a number for an alias that has none, and agrees on it.
 func (r *Registry) allocate(ctx context.Context, k key) (int, error) {
 	err := r.agree(ctx, k, true, func() error {

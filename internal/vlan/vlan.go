@@ -158,30 +158,13 @@ func (r *Registry) ResolveContext(ctx context.Context, ns, spec string) (vlan in
 	if err != nil {
 		return 0, "", err
 	}
-	ctx, cancel := context.WithTimeout(ctx, agreeTime)
-	defer cancel()
-	for {
-		n, ok, wait := r.settled(k)
-		if ok && wait == nil {
-			return n, spec, nil
-		}
-		if wait == nil {
-			break
-		}
-		select {
-		case <-wait:
-		case <-ctx.Done():
-			if ok {
-				return n, spec, nil // a number is better than none
-			}
-			return 0, "", ctx.Err()
-		}
+	if n, ok, wait := r.settled(k); ok && wait == nil {
+		return n, spec, nil
 	}
-	n, err := r.allocate(ctx, k)
-	if err != nil {
+	if vlan, err = r.await(ctx, k); err != nil {
 		return 0, "", err
 	}
-	return n, spec, nil
+	return vlan, spec, nil
 }
 
 // Lookup is Resolve without any effect: an unknown alias is NotFound.
