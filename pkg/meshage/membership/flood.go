@@ -125,7 +125,8 @@ func appendUpdate(b []byte, n *node) []byte {
 	return append(b, n.frame...)
 }
 
-func (m *Machine) burst() float64 { return 4 * float64(m.cfg.Members) }
+// burst is what a neighbour may send at once: its table, and more.
+func (m *Machine) burst() float64 { return max(1000, 4*float64(m.cfg.Members)) }
 
 // spend takes n records off what a neighbour may send.
 func (l *link) spend(m *Machine, n int) error {
@@ -245,6 +246,9 @@ func (m *Machine) accept(l *link, r *record) {
 		return // twice in one message
 	}
 	m.stats.Received++
+	if n.crowded != r.crowded {
+		m.seek.prune.wait(m.now)
+	}
 	if t.put(n, r, m.now) {
 		m.graphChanged(false)
 	}

@@ -47,7 +47,7 @@ func (m *Machine) publish() {
 	for i, n := range self.declared {
 		peers[i] = n.key
 	}
-	r := &record{key: self.key, version: p.version, boot: m.cfg.Boot, gone: p.gone, id: m.cfg.Self,
+	r := &record{key: self.key, version: p.version, boot: m.cfg.Boot, gone: p.gone, crowded: m.crowded(), id: m.cfg.Self,
 		name: m.cfg.Name, context: m.cfg.Context, addrs: m.cfg.Addrs, peers: peers}
 	r.seal(m.cfg.Sign)
 	m.table.put(self, r, m.now)

@@ -19,6 +19,7 @@ type record struct {
 	version uint64
 	boot    uint64
 	gone    bool
+	crowded bool
 	id      ID
 	name    string
 	context string
@@ -33,7 +34,7 @@ func (r *record) body() []byte {
 	b = binary.BigEndian.AppendUint64(b, r.key)
 	b = binary.AppendUvarint(b, r.version)
 	b = binary.BigEndian.AppendUint64(b, r.boot)
-	b = append(b, flag(r.gone, flagGone))
+	b = append(b, flag(r.gone, flagGone)|flag(r.crowded, flagCrowded))
 	b = appendSized(appendSized(appendSized(b, r.id), r.name), r.context)
 	b = binary.AppendUvarint(b, uint64(len(r.addrs)))
 	for _, a := range r.addrs {
@@ -88,7 +89,9 @@ var errOrder = errors.New("neighbours of a record out of order")
 // decode checks all of a record but its signature, and copies what it keeps.
 func (f rawFrame) decode() (*record, error) {
 	c := cursor{b: f.body}
-	r := &record{key: c.fixed(), version: c.uvarint(), boot: c.fixed(), gone: c.byte()&flagGone != 0}
+	r := &record{key: c.fixed(), version: c.uvarint(), boot: c.fixed()}
+	flags := c.byte()
+	r.gone, r.crowded = flags&flagGone != 0, flags&flagCrowded != 0
 	r.id = ID(c.sized("ID", MaxID))
 	r.name = string(c.sized("name", MaxName))
 	r.context = string(c.sized("context", MaxName))
@@ -101,6 +104,8 @@ func (f rawFrame) decode() (*record, error) {
 		return nil, errors.New("record whose key is not that of its ID")
 	case r.version == 0 || r.version > maxVersion:
 		return nil, fmt.Errorf("record of version %d", r.version)
+	case flags > flagGone|flagCrowded:
+		return nil, fmt.Errorf("record with unknown flags %#x", flags)
 	case r.gone && len(r.peers) > 0:
 		return nil, errors.New("record of a node that left and has neighbours")
 	}

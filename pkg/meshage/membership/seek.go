@@ -185,7 +185,7 @@ func (s *seeker) lostLink(m *Machine, l *link, keepOff time.Duration) {
 	m.backOff(l.id)
 	a.until = max(a.until, m.now+keepOff)
 	if s.prune.with == l.id {
-		s.prune = prune{next: s.prune.next}
+		s.prune.with = ""
 	}
 	if len(m.order) == 0 {
 		s.step = 0

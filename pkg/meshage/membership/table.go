@@ -17,6 +17,7 @@ type node struct {
 	context string
 	addrs   []string
 	gone    bool
+	crowded bool
 	frame   []byte
 
 	declared []*node // whom its record names, by key
@@ -91,7 +92,7 @@ func (t *table) put(n *node, r *record, now time.Duration) bool {
 		t.digest ^= n.mark()
 		defer func() { t.digest ^= n.mark() }()
 	}
-	n.version, n.boot, n.gone = r.version, r.boot, r.gone
+	n.version, n.boot, n.gone, n.crowded = r.version, r.boot, r.gone, r.crowded
 	n.id, n.name, n.context, n.addrs = r.id, r.name, r.context, r.addrs
 	n.frame, n.changed = r.frame, now
 	return t.declare(n, r.peers)
@@ -159,7 +160,7 @@ func (t *table) remove(n *node) {
 	t.declare(n, nil)
 	t.records--
 	n.version, n.boot, n.frame, n.id, n.name, n.context, n.addrs = 0, 0, nil, "", "", "", nil
-	n.gone, n.again, n.was = false, false, false
+	n.gone, n.crowded, n.again, n.was = false, false, false, false
 	t.sorted = nil
 	t.release(n)
 }
@@ -233,8 +234,15 @@ func (t *table) current() []*node {
 	return t.sorted
 }
 
-// weight orders the links of the graph, the same at both ends.
-func weight(a, b *node) uint64 { return mix(min(a.key, b.key) ^ mix(max(a.key, b.key))) }
+// weight orders the links of the graph, the same at both ends: those of crowded
+// nodes are the first to go.
+func weight(a, b *node) uint64 {
+	w := mix(min(a.key, b.key)^mix(max(a.key, b.key))) >> 1
+	if a.crowded || b.crowded {
+		w |= 1 << 63
+	}
+	return w
+}
 
 // spare reports whether the link from self to p is the heaviest of a circle,
 // so that the graph holds together without it. Links of the lightest spanning

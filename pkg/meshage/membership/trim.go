@@ -11,6 +11,7 @@ type prune struct {
 	with  ID
 	until time.Duration
 	next  time.Duration // when to ask again at the earliest
+	hold  time.Duration // neither ask nor agree before
 }
 
 const (
@@ -22,7 +23,24 @@ const (
 // limits returns above how many links the node asks others to part, and above
 // how many it asks also those who have none too many. The space between them
 // and the target keeps links from coming and going.
-func limits(target int) (soft, hard int) { return target + max(2, target/2), 2*target + 6 }
+func limits(target int) (soft, hard int) { return target*3/2 + 2, 2*target + 6 }
+
+// crowded reports whether the node has so many links that others should do
+// without theirs to it. It stays so until there are few enough.
+func (m *Machine) crowded() bool {
+	target := m.target()
+	soft, hard := limits(target)
+	was := m.table.self.crowded
+	is := target > 0 && (len(m.order) > hard || was && len(m.order) > soft)
+	if is != was {
+		m.seek.prune.wait(m.now)
+	}
+	return is
+}
+
+// wait puts off trimming until all know who is crowded: those who disagree on
+// the weights of links might cut more than the mesh can bear.
+func (p *prune) wait(now time.Duration) { p.hold = now + prunePatience }
 
 // trim asks one neighbour to part, when the node has more links than it wants.
 // Both ends must agree, neither may have pinned the link, and the mesh must hold
@@ -34,21 +52,21 @@ func (m *Machine) trim() {
 	}
 	target := m.target()
 	soft, hard := limits(target)
-	if target == 0 || s.prune.with != "" || m.now < s.prune.next || len(m.order) <= soft {
+	if target == 0 || s.prune.with != "" || m.now < max(s.prune.next, s.prune.hold) || len(m.order) <= soft {
 		return
 	}
-	desperate := len(m.order) > hard
+	desperate := len(m.order) > hard || m.table.self.crowded
 	l := m.leastNeeded(target, desperate)
 	if l == nil {
 		s.prune.next = m.now + 2*time.Second
 		return
 	}
-	s.prune = prune{with: l.id, until: m.now + prunePatience, next: m.now + m.between(time.Second/2, time.Second)}
-	sooner(&s.at, s.prune.next)
-	ask := byte(pruneAsk)
+	ask, pause := byte(pruneAsk), m.between(time.Second/2, time.Second)
 	if desperate {
-		ask = pruneHard
+		ask, pause = pruneHard, pause/4
 	}
+	s.prune.with, s.prune.until, s.prune.next = l.id, m.now+prunePatience, m.now+pause
+	sooner(&s.at, s.prune.next)
 	m.send(l, []byte{kindPrune, ask})
 }
 
@@ -67,7 +85,7 @@ func (m *Machine) leastNeeded(target int, desperate bool) *link {
 	}
 	links := func(l *link) int { return len(m.table.nodes[l.key].declared) }
 	slices.SortStableFunc(those, func(a, b *link) int { return links(b) - links(a) })
-	for _, l := range those[:min(len(those), 4)] {
+	for _, l := range those[:min(len(those), 16)] {
 		if m.mayPart(l, m.table.nodes[l.key]) {
 			return l
 		}
@@ -90,7 +108,7 @@ func (m *Machine) onPrune(l *link, b []byte) error {
 		answer := byte(pruneNo)
 		if m.agree(l, b[0] == pruneHard) {
 			answer = pruneYes
-			s.prune = prune{with: l.id, until: m.now + prunePatience, next: s.prune.next}
+			s.prune.with, s.prune.until = l.id, m.now+prunePatience
 		}
 		m.send(l, []byte{kindPrune, answer})
 	case pruneYes:
@@ -108,7 +126,7 @@ func (m *Machine) onPrune(l *link, b []byte) error {
 // agree reports whether the node can do without a link.
 func (m *Machine) agree(l *link, hard bool) bool {
 	n := m.table.nodes[l.key]
-	if n == nil || m.seek.prune.with != "" && m.seek.prune.with != l.id {
+	if n == nil || m.seek.prune.with != "" && m.seek.prune.with != l.id || m.now < m.seek.prune.hold {
 		return false
 	}
 	return len(m.order) > 1 && (hard || len(m.order) > m.target()) && m.mayPart(l, n)

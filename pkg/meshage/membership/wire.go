@@ -29,7 +29,9 @@ const (
 	flagPinned = 1 // hello: the link is pinned at the sender's end
 	flagProbe  = 1 // beat: answer at once
 	flagWant   = 1 // summary: send yours
-	flagGone   = 1 // record: the node has left
+
+	flagGone    = 1 // record: the node has left
+	flagCrowded = 2 // record: it has far more links than it wants
 )
 
 const (

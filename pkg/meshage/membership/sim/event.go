@@ -155,7 +155,7 @@ func (s *Net) arrive(n *Node, e event) {
 func (s *Net) hearBeacon(from *Node, seeking bool) {
 	e := membership.Seen{ID: from.ID, Addrs: []string{"/ip4/10.0.0.1/tcp/9000"}, Seeking: seeking}
 	for i, n := range s.Nodes {
-		if n != from && n.Alive && n.Group == from.Group && s.rand.Float64() >= s.opts.Loss {
+		if n != from && n.Alive && n.frozen <= s.now && n.Group == from.Group && s.rand.Float64() >= s.opts.Loss {
 			s.Handle(i, e)
 		}
 	}
