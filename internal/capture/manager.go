@@ -157,6 +157,7 @@ func (m *Manager) beginFile(c *running, f *os.File, enc pcap.Encoder, head []byt
 	if err := begin(f, head); err != nil {
 		return err
 	}
+	*c.mem.word(wordInode) = inode(c.file)
 	c.mem.file.store(record4{0, uint64(len(head)), 0, 0})
 	c.started = time.Now()
 	c.entry, err = m.journal.Add(saved{c.spec, c.iface, c.started})

@@ -36,6 +36,7 @@ const (
 	wordMark     = 0
 	wordBlocks   = 1 // of the ring
 	wordBound    = 2 // interface index
+	wordInode    = 3 // of the capture's file
 	noSlot       = memorySlots
 	memoryName   = "minimega-capture"
 	memoryUnused = -1

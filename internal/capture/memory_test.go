@@ -32,6 +32,11 @@ func leave(t *testing.T, enc pcap.Encoder, mem *memory, chunks, written, part in
 		t.Fatal(err)
 	}
 	mem.file.store(record4{0, uint64(len(head)), 0, 0})
+	info, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	*mem.word(wordInode) = inode(info)
 	s := &sink{file: f, enc: enc, mem: mem, queue: make(chan chunk, chunkQueue), cur: chunk{number: 1}}
 	want := bytes.Clone(head)
 	add := func(n int) {

@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"syscall"
 	"time"
 
 	"minimega/internal/capture/pcap"
@@ -119,7 +120,12 @@ func (r *resumption) resume(m *memory, f *os.File, enc pcap.Encoder, head []byte
 	if err != nil {
 		return err
 	}
+	info, err := f.Stat()
+	if err != nil {
+		return fileError(err)
+	}
 	m.file.store(record4{m.file.current()[0], uint64(at), packets, bytes})
+	*m.word(wordInode) = inode(info)
 	if !r.keeps() {
 		return nil
 	}
@@ -127,15 +133,18 @@ func (r *resumption) resume(m *memory, f *os.File, enc pcap.Encoder, head []byte
 	return err
 }
 
+// inode tells a file from another that has got its name.
+func inode(info os.FileInfo) uint64 { return info.Sys().(*syscall.Stat_t).Ino }
+
 // proceed writes what lay between ring and file. It does nothing if the file is
-// shorter than it was.
+// another, or shorter than it was.
 func (r *resumption) proceed(m *memory, f *os.File, enc pcap.Encoder) (done bool, err error) {
 	info, err := f.Stat()
 	if err != nil {
 		return false, fileError(err)
 	}
 	length := int64(m.file.current()[1])
-	if info.Size() < length {
+	if info.Size() < length || inode(info) != *m.word(wordInode) {
 		return false, nil
 	}
 	if err := f.Truncate(length); err != nil { // of a chunk that was being written

@@ -20,6 +20,7 @@ import (
 
 const (
 	suffix   = ".json"
+	beside   = ".data"
 	maxEntry = 1 << 20 // bytes
 )
 
@@ -79,6 +80,7 @@ func (j *Journal) Entries() ([]*Entry, error) {
 	for _, f := range files {
 		e := &Entry{path: filepath.Join(j.dir, f.Name())}
 		if !strings.HasSuffix(f.Name(), suffix) {
+			failed = append(failed, j.orphan(f.Name()))
 			continue
 		}
 		if info, err := f.Info(); err != nil || !info.Mode().IsRegular() || info.Size() > maxEntry {
@@ -93,6 +95,18 @@ func (j *Journal) Entries() ([]*Entry, error) {
 	}
 	slices.SortFunc(list, func(a, b *Entry) int { return a.number() - b.number() })
 	return list, errors.Join(failed...)
+}
+
+// orphan removes what was beside an entry that has gone.
+func (j *Journal) orphan(name string) error {
+	base, ok := strings.CutSuffix(name, beside)
+	if !ok {
+		return nil
+	}
+	if _, err := os.Lstat(filepath.Join(j.dir, base+suffix)); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return os.Remove(filepath.Join(j.dir, name))
 }
 
 // Clear removes every entry: nobody will take up what they tell of.
@@ -118,6 +132,15 @@ func (e *Entry) Path() string {
 	return e.path
 }
 
+// Beside is the path of a file for what the thing itself wants to keep. It goes
+// with the entry.
+func (e *Entry) Beside() string {
+	if e == nil {
+		return ""
+	}
+	return strings.TrimSuffix(e.path, suffix) + beside
+}
+
 // Read unmarshals the entry.
 func (e *Entry) Read(v any) error {
 	if err := json.Unmarshal(e.data, v); err != nil {
@@ -131,8 +154,10 @@ func (e *Entry) Remove() error {
 	if e == nil {
 		return nil
 	}
-	if err := os.Remove(e.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	for _, path := range []string{e.path, e.Beside()} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 	}
 	_ = os.Remove(filepath.Dir(e.path)) // only when it was the last one
 	return nil

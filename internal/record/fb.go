@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"image"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -24,6 +25,10 @@ type fbRecorder struct {
 	job    *job
 	out    *output
 	w      *vnc.FBWriter
+	tail   *tail
+	log    *slog.Logger
+	batch  time.Time     // when it began; zero while nothing was written since
+	last   time.Duration // offset of the last chunk
 	start  time.Time
 	screen image.Rectangle // at the start
 	msgs   chan fbMessage
@@ -73,27 +78,31 @@ func (r *fbRecorder) begin(old *resumption) error {
 	if r.w, err = vnc.NewFBWriterAt(r.out, offset, w, h); err != nil {
 		return err
 	}
-	return r.w.Flush()
+	return r.w.Seal()
 }
 
 // run records until ctx ends, the machine is gone, or the file cannot be written.
 func (r *fbRecorder) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	var err error
+	if r.tail, err = openTail(r.job.entry.Beside(), r.out.File, r.out.length(), time.Since(r.start)); err != nil {
+		r.log.Warn("a recording is not compressed as well as it can be", "file", r.job.path, "err", err)
+	}
 	var wg sync.WaitGroup
 	var readErr error
 	wg.Go(func() {
 		defer close(r.msgs)
 		readErr = r.read(ctx)
 	})
-	err := r.write(ctx)
+	err = r.write(ctx)
 	cancel()
 	_ = r.client.Close()
 	wg.Wait()
 	if err == nil {
 		err = readErr
 	}
-	if cerr := errors.Join(r.w.Close(), r.out.Close()); err == nil {
+	if cerr := errors.Join(r.w.Close(), r.out.Close(), r.tail.close()); err == nil {
 		err = cerr
 	}
 	return err
@@ -143,7 +152,6 @@ func (r *fbRecorder) write(ctx context.Context) error {
 	tick := time.NewTicker(fbPeriod)
 	defer tick.Stop()
 	ask := asking{screen: r.screen, whole: true, due: true}
-	written := false // something that is not on disk: a daemon may be killed any time
 	for {
 		if err := ask.send(r.client); err != nil {
 			return nil // the machine has ended
@@ -155,28 +163,35 @@ func (r *fbRecorder) write(ctx context.Context) error {
 			if !ok {
 				return r.w.Mark(time.Since(r.start))
 			}
-			written = true
 			if err := r.message(m, &ask); err != nil {
 				return err
 			}
 		case <-tick.C:
 			ask.due = true
-			if !written {
-				continue
-			}
-			written = false
-			if err := r.w.Flush(); err != nil {
-				return err
+			if !r.batch.IsZero() && time.Since(r.batch) >= batchTime {
+				if err := r.fold(); err != nil {
+					return err
+				}
 			}
 		}
 	}
 }
 
 func (r *fbRecorder) message(m fbMessage, ask *asking) error {
+	safe := r.tail.chunk(m.at, m.data.Bytes())
 	err := r.w.WriteChunk(m.at, m.data.Bytes())
 	r.free <- m.data
 	if err != nil {
 		return err
+	}
+	if r.batch.IsZero() {
+		r.batch = time.Now()
+	}
+	r.last = m.at
+	if !safe || r.tail.full() {
+		if err := r.fold(); err != nil {
+			return err
+		}
 	}
 	if m.update {
 		r.job.items.Add(1)
@@ -184,6 +199,18 @@ func (r *fbRecorder) message(m fbMessage, ask *asking) error {
 	}
 	ask.whole = ask.whole || m.resized
 	ask.screen = m.screen
+	return nil
+}
+
+// fold ends a batch: the recording has it.
+func (r *fbRecorder) fold() error {
+	r.batch = time.Time{}
+	if err := r.w.Seal(); err != nil {
+		return err
+	}
+	if err := r.tail.begin(r.out.length(), r.last); err != nil {
+		r.log.Warn("a recording is not compressed as well as it can be", "file", r.job.path, "err", err)
+	}
 	return nil
 }
 

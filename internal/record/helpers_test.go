@@ -18,7 +18,15 @@ import (
 	"minimega/pkg/vnc"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if text := os.Getenv(standIn); text != "" {
+		if err := runStandIn(text); err != nil {
+			panic(err)
+		}
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
 
@@ -26,6 +34,7 @@ func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)
 type machine struct {
 	Target
 	Screen *vnc.Screen
+	Socket string
 
 	mu     sync.Mutex // guards the fields below
 	inputs []vnc.Input
@@ -67,7 +76,8 @@ func newMachine(t *testing.T, name string, w, h int) *machine {
 		}
 	})
 	t.Cleanup(func() { cancel(); _ = ln.Close(); wg.Wait() })
-	m.Proxy = newProxy(t, ln.Addr().String())
+	m.Socket = ln.Addr().String()
+	m.Proxy = newProxy(t, m.Socket)
 	return m
 }
 

@@ -64,6 +64,9 @@ func outputError(path string, err error) error {
 // begin empties the file: the recording starts.
 func (o *output) begin() error { return o.Truncate(0) }
 
+// length is that of the file.
+func (o *output) length() int64 { return o.job.bytes.Load() }
+
 // abandon leaves things as they were before openOutput.
 func (o *output) abandon() {
 	_ = o.Close()

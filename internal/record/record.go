@@ -44,6 +44,7 @@ func (m *Manager) recordFB(ctx context.Context, t Target, path string, old *resu
 		if err != nil {
 			return nil, err
 		}
+		r.log = m.log
 		return r.run, nil
 	})
 }

@@ -73,7 +73,7 @@ func (m *Manager) restore(ctx context.Context, s *saved, e *journal.Entry, find 
 	old := &resumption{entry: e, started: s.Started}
 	switch s.Kind {
 	case TypeFB:
-		if err := old.repairFB(s.Path); err != nil {
+		if err := old.mendFB(s.Path); err != nil {
 			return err
 		}
 	case TypeKB:
@@ -116,6 +116,24 @@ func (r *resumption) begin(out *output) error {
 	size, err := out.Seek(0, io.SeekEnd)
 	out.job.bytes.Store(size)
 	return err
+}
+
+// mendFB makes the file complete: with what was kept of it beside the journal's
+// entry, or as far as it goes.
+func (r *resumption) mendFB(path string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
+		return errs.New(errs.Invalid, "%s is not a plain file", path)
+	}
+	last, done, err := mend(f, r.entry.Beside())
+	if r.offset = last; done {
+		return nil
+	}
+	return errors.Join(err, r.repairFB(path))
 }
 
 // repairFB replaces the file by one that holds its whole chunks and is complete.

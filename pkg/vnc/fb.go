@@ -14,15 +14,17 @@ import (
 	"time"
 )
 
-// FBWriter writes an fb file: a gzip stream of chunks
+// FBWriter writes an fb file: a gzip stream, of one member or more, of chunks
 //
 //	<offset in ns> <length>\r\n<bytes>\r\n
 //
 // whose bytes, put together, are what a server sent after the handshake in the
 // standard pixel format. It belongs to one goroutine.
 type FBWriter struct {
+	out   io.Writer
 	zw    *gzip.Writer
-	dirty bool
+	dirty bool // something may not be readable yet
+	open  bool // the member has something in it
 }
 
 // NewFBWriter starts a recording of a screen of w x h pixels: the first chunk
@@ -37,7 +39,7 @@ func NewFBWriterAt(out io.Writer, offset time.Duration, w, h int) (*FBWriter, er
 	if err != nil {
 		return nil, err
 	}
-	f := &FBWriter{zw: zw}
+	f := &FBWriter{out: out, zw: zw}
 	return f, f.WriteChunk(offset, appendSizeUpdate(nil, w, h))
 }
 
@@ -52,15 +54,23 @@ func appendSizeUpdate(b []byte, w, h int) []byte {
 
 // WriteChunk adds what the server sent at offset after the start.
 func (f *FBWriter) WriteChunk(offset time.Duration, p []byte) error {
-	f.dirty = true
-	if _, err := fmt.Fprintf(f.zw, "%d %d\r\n", offset.Nanoseconds(), len(p)); err != nil {
+	f.dirty, f.open = true, true
+	if _, err := f.zw.Write(AppendChunkHead(nil, offset, len(p))); err != nil {
 		return err
 	}
 	if _, err := f.zw.Write(p); err != nil {
 		return err
 	}
-	_, err := io.WriteString(f.zw, "\r\n")
+	_, err := io.WriteString(f.zw, ChunkEnd)
 	return err
+}
+
+// ChunkEnd follows the bytes of a chunk.
+const ChunkEnd = "\r\n"
+
+// AppendChunkHead appends what precedes the n bytes of a chunk.
+func AppendChunkHead(b []byte, offset time.Duration, n int) []byte {
+	return fmt.Appendf(b, "%d %d\r\n", offset.Nanoseconds(), n)
 }
 
 // Mark adds an update without a change, so that the file tells how long the
@@ -78,8 +88,20 @@ func (f *FBWriter) Flush() error {
 	return f.zw.Flush()
 }
 
+// Seal ends the gzip member: the file is complete as it is, and whatever is cut
+// off behind this place. The next chunk begins another.
+func (f *FBWriter) Seal() error {
+	if !f.open {
+		return nil
+	}
+	f.dirty, f.open = false, false
+	err := f.zw.Close()
+	f.zw.Reset(f.out)
+	return err
+}
+
 // Close ends the gzip stream; it does not close the file.
-func (f *FBWriter) Close() error { return f.zw.Close() }
+func (f *FBWriter) Close() error { return f.Seal() }
 
 // Frame is the screen at a time of a recording.
 type Frame struct {

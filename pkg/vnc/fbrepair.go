@@ -18,12 +18,20 @@ func RepairFB(in io.Reader, out io.Writer, limit int64) (time.Duration, error) {
 	if err != nil {
 		return 0, fmt.Errorf("not an fb recording: %w", err)
 	}
+	defer zr.Close()
+	return PackFB(zr, out, limit)
+}
+
+// PackFB writes an fb file, or a part to append to one, of chunks that are not
+// compressed; the last may be cut off, and is left out then. It returns the
+// offset of the last chunk, 0 if there is none. limit bounds the bytes of one.
+func PackFB(chunks io.Reader, out io.Writer, limit int64) (time.Duration, error) {
 	zw, err := gzip.NewWriterLevel(out, gzip.BestSpeed)
 	if err != nil {
 		return 0, err
 	}
-	w := &FBWriter{zw: zw}
-	c := &chunkReader{r: bufio.NewReaderSize(zr, 64<<10)}
+	w := &FBWriter{out: out, zw: zw}
+	c := &chunkReader{r: bufio.NewReaderSize(chunks, 64<<10)}
 	var chunk bytes.Buffer
 	for {
 		at, err := c.whole(&chunk, limit)
