@@ -65,6 +65,8 @@ type Host struct {
 	IP   netip.Addr
 	// Dir is a directory for files of this host, at the same place for all.
 	Dir string
+	// Env is what Command adds to the environment.
+	Env []string
 
 	lab *Lab
 	n   int // from 1
@@ -180,16 +182,22 @@ func (h *Host) start(ctx context.Context, o Options) error {
 }
 
 // Command is a command that runs in the host, as exec.CommandContext is one
-// that runs in the machine: with its Dir, and looked up in the host's PATH. Its
-// process is the program itself, which gets SIGKILL when the lab's process dies.
+// that runs in the machine, looked up in the host's PATH; its Dir is the root
+// directory, to be changed to what the host has too. Its process is the program itself, which gets SIGKILL when the lab's process dies.
 func (h *Host) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	// A change of the mount namespace leads to its root directory.
 	const enter = `ns=/proc/$0/ns; exec nsenter --net=$ns/net --uts=$ns/uts --mount=$ns/mnt -- ` +
 		`sh -c 'cd "$0" && exec "$@"' "$PWD" "$@"`
 	cmd := exec.CommandContext(ctx, "sh", append([]string{"-c", enter, strconv.Itoa(h.pid()), name}, args...)...)
+	cmd.Dir = "/"
+	cmd.Env = append(os.Environ(), h.Env...)
 	cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	return cmd
 }
+
+// Path is where the machine has a file of the host that lies in a directory of
+// Options.Own.
+func (h *Host) Path(path string) string { return filepath.Join(h.Dir, ".own", path) }
 
 // Do calls f on a thread in the host's network namespace. Sockets that f itself
 // opens belong to the host for ever; goroutines that f starts do not run there.

@@ -188,11 +188,15 @@ func TestOwn(t *testing.T) {
 		if got := output(t, h, "ls", top, keep); got != top+":\nkept\nsingle\n\n"+keep+":\ninside" {
 			t.Errorf("%s: %q", h.Name, got)
 		}
-		output(t, h, "sh", "-c", "hostname >"+top+"/name; echo "+h.Name+" >>"+top+"/single")
+		h.Env = []string{"WHOSE=" + h.Name}
+		output(t, h, "sh", "-c", "echo $WHOSE >"+top+"/name; echo "+h.Name+" >>"+top+"/single")
 	}
 	for _, h := range l.Hosts {
 		if got := output(t, h, "cat", top+"/name"); got != h.Name {
 			t.Errorf("%s: %q", h.Name, got)
+		}
+		if text, _ := os.ReadFile(h.Path(top + "/name")); string(text) != h.Name+"\n" {
+			t.Errorf("%s, seen from the machine: %q", h.Name, text)
 		}
 	}
 	if text, _ := os.ReadFile(filepath.Join(top, "single")); string(text) != "keptn1\nn2\n" {

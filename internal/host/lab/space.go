@@ -108,6 +108,8 @@ func (h *Host) mounts(o Options) string {
 	line("mkdir %s; mount --rbind /sys/fs/cgroup %s", cgroups, cgroups)
 	line("mount -t sysfs sysfs /sys; mount --move %s /sys/fs/cgroup; rmdir %s", cgroups, cgroups)
 	line("mount --bind %s /etc/hosts", quote(h.lab.hostsFile()))
+	nameless := quote(filepath.Join(h.lab.Dir, "resolv.conf")) // no name servers: what is in no file is unknown at once
+	line("if [ -e /etc/resolv.conf ]; then : >>%s; mount --bind %s /etc/resolv.conf; fi", nameless, nameless)
 	for _, own := range o.Own {
 		h.own(line, own, append(o.Keep, h.lab.Dir))
 	}
@@ -116,7 +118,7 @@ func (h *Host) mounts(o Options) string {
 
 // own gives the host a directory of its own in the place of dir.
 func (h *Host) own(line func(string, ...any), dir string, keep []string) {
-	mine := filepath.Join(h.Dir, ".own", dir)
+	mine := h.Path(dir)
 	line("mkdir -p %s; chmod --reference=%s %s", quote(mine), quote(dir), quote(mine))
 	line("mount --bind %s %s", quote(mine), quote(mine))
 	for _, k := range keep {
