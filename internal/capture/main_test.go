@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"minimega/internal/capture/pcap"
+	"minimega/internal/host/hosttest"
 )
 
 const inside = "CAPTURE_TEST_INSIDE"
@@ -66,6 +67,7 @@ func needRoot(t *testing.T) {
 func newManager(t *testing.T) *Manager {
 	t.Helper()
 	needRoot(t)
+	hosttest.Machine{Alone: true}.Check(t)
 	m := New(slog.New(slog.NewTextHandler(&logWriter{t}, nil)))
 	before := goleak.IgnoreCurrent()
 	t.Cleanup(func() {

@@ -15,6 +15,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"minimega/internal/host/hosttest"
 	"minimega/pkg/vnc"
 )
 
@@ -99,6 +100,7 @@ func newProxy(t *testing.T, socket string) *vnc.Proxy {
 func newQEMU(t *testing.T, args ...string) Target {
 	t.Helper()
 	dir := t.TempDir()
+	hosttest.Machine{Marks: []string{dir}}.Check(t)
 	socket := filepath.Join(dir, "vnc")
 	args = append([]string{"-display", "none", "-vnc", "unix:" + socket, "-M", "pc", "-accel", "tcg", "-m", "64", "-nodefaults", "-vga", "std"}, args...)
 	cmd := exec.Command("qemu-system-x86_64", args...)

@@ -24,8 +24,11 @@ type Machine struct {
 	// its directory, to begin with.
 	Marks []string
 	// Netns is a network namespace of the test's own, by the name that ip-netns(8)
-	// knows; "" for that of the test itself, in which only what has a mark counts.
+	// knows; "" for that of the calling thread, in which only what has a mark counts.
 	Netns string
+	// Alone says that the network namespace of the calling thread is the test's
+	// own, too, though without a name.
+	Alone bool
 	// Temps are directories that only the test puts files in.
 	Temps []string
 }
@@ -120,7 +123,7 @@ func (m Machine) inside(args ...string) []string {
 func (m Machine) links() (lines []string) {
 	for _, line := range m.inside("ip", "-o", "link") {
 		f := strings.Fields(line)
-		if len(f) < 2 || m.Netns == "" && !m.marked(line) {
+		if len(f) < 2 || m.Netns == "" && !m.Alone && !m.marked(line) {
 			continue
 		}
 		name, _, _ := strings.Cut(strings.TrimSuffix(f[1], ":"), "@")
@@ -172,7 +175,7 @@ func (m Machine) sockets() (lines []string) {
 			lines = append(lines, "socket "+f[7])
 		}
 	}
-	if m.Netns == "" {
+	if m.Netns == "" && !m.Alone {
 		return lines
 	}
 	for _, family := range []string{"tcp", "tcp6", "udp", "udp6", "packet"} {

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -88,6 +89,29 @@ func TestSinceRoot(t *testing.T) {
 	}
 	if left := m.Left(before); left != nil {
 		t.Errorf("when all is gone: %v", left)
+	}
+}
+
+// A namespace without a name is looked at from within.
+func TestAlone(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: network namespaces")
+	}
+	done := make(chan []string)
+	go func() {
+		runtime.LockOSThread() // and it ends with the goroutine
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			t.Error(err)
+		}
+		m := Machine{Alone: true}
+		before := m.Take()
+		if out, err := exec.Command("ip", "link", "add", "b0", "type", "bridge").CombinedOutput(); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+		done <- m.Since(before)
+	}()
+	if left := <-done; !slices.Equal(left, []string{"link b0"}) {
+		t.Errorf("%q", left)
 	}
 }
 
