@@ -100,8 +100,9 @@ var errTimedOut = errs.New(errs.Unreachable, "timed out")
 
 const notFound = "vm not found: "
 
-// found leaves out the hosts that do not have the VM a command was about, as
-// long as another has it; else one error, of this host, stands for all.
+// found leaves out the hosts that do not have the VM a command was about, if
+// another has it; else one error, of this host, stands for all. A host that
+// cannot be reached may have it, so its error stands beside that one.
 func (r *Router) found(all minicli.Responses) minicli.Responses {
 	var kept minicli.Responses
 	var missing *minicli.Response
@@ -111,7 +112,7 @@ func (r *Router) found(all minicli.Responses) minicli.Responses {
 			missing = resp
 			continue
 		}
-		done = done || resp.Error == ""
+		done = done || resp.Error == "" || !unreachable(resp)
 		kept = append(kept, resp)
 	}
 	if missing == nil || done {
@@ -120,6 +121,12 @@ func (r *Router) found(all minicli.Responses) minicli.Responses {
 	one := *missing
 	one.Host = r.opts.Host
 	return append(minicli.Responses{&one}, kept...)
+}
+
+// unreachable reports whether a response stands for a host that gave none.
+func unreachable(resp *minicli.Response) bool {
+	f, ok := resp.Data.(errs.Facts)
+	return ok && f.Kind == errs.Unreachable && f.Host == resp.Host
 }
 
 // remoteName is the kind of a request to run a command.

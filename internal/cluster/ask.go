@@ -42,7 +42,7 @@ func (c *Cluster) ask(ctx context.Context, host, name string, q any, progress fu
 	}
 	s, err := mesh.Open(ctx, host, protocol(name))
 	if err != nil {
-		return lost(ctx, err)
+		return absent(ctx, err)
 	}
 	defer s.Close()
 	stop := context.AfterFunc(ctx, func() { s.Reset() })
@@ -72,15 +72,24 @@ func (c *Cluster) ask(ctx context.Context, host, name string, q any, progress fu
 	}
 }
 
-// lost says what a broken connection means to the caller.
+// absent says what it means to the caller that there is no connection.
+func absent(ctx context.Context, err error) error {
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case errors.Is(err, meshage.ErrUnknown), errors.Is(err, meshage.ErrLeft):
+		return errs.WithRemedy(errs.New(errs.Unreachable, "the host is not in the mesh"), "`mesh list` shows who is; `ns del-hosts` takes it out of a namespace")
+	case errors.Is(err, meshage.ErrAmbiguous):
+		return errs.Wrap(errs.State, err)
+	}
+	return errs.New(errs.Unreachable, "the host cannot be reached: %w", err)
+}
+
+// lost says what it means to the caller that a connection broke.
 func lost(ctx context.Context, err error) error {
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
-	case errors.Is(err, meshage.ErrUnknown):
-		return errs.WithRemedy(errs.New(errs.Unreachable, "the host is not in the mesh"), "`mesh list` shows who is; `ns del-hosts` takes it out of a namespace")
-	case errors.Is(err, meshage.ErrAmbiguous):
-		return errs.Wrap(errs.State, err)
 	case errors.Is(err, errTooLong):
 		return errs.Wrap(errs.Internal, err)
 	case errors.Is(err, meshage.ErrLeft):
