@@ -215,7 +215,7 @@ func (m *Manager) joinPorts(ports ...Port) {
 // news.
 func (m *Manager) restoreOverlay(ctx context.Context, r *record) error {
 	if r.Overlay == nil {
-		return nil
+		r.Overlay, r.Peers = &Overlay{}, nil // without peers it ends what there may be
 	}
 	var failed []error
 	for _, namespace := range slices.Sorted(maps.Keys(r.Peers)) {

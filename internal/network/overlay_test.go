@@ -470,19 +470,47 @@ func TestOverlayAdopted(t *testing.T) {
 	overlaid(t, "lab", s...)
 	a, b := s[0].station(t, "lab", 101, "10.9.0.1/24"), s[1].station(t, "lab", 101, "10.9.0.2/24")
 	a.reaches(t, b)
-	killed := s[0].m
+	before := s[0].links(t)
+	killed := []*network.Manager{s[0].m}
+	pings := make(chan string)
+	go func() {
+		out, _ := a.command("ping", "-n", "-q", "-i", "0.02", "-c", "100", "-W", "1", b.ip.String())
+		pings <- string(out)
+	}()
 	s[0].start(t)
-	if _, err := s[0].m.Adopt(t.Context(), []network.PortSpec{a.spec()}); err != nil {
+	removed, err := s[0].m.Adopt(t.Context(), []network.PortSpec{a.spec()})
+	if err != nil {
 		t.Fatal(err)
 	}
-	if n := strings.Count(s[0].links(t), "vxlan"); n != 1 {
-		t.Errorf("%d tunnels after the adoption: %s", n, s[0].links(t))
+	if after := s[0].links(t); after != before || len(removed) != 0 {
+		t.Errorf("before: %s\nafter: %s, removed %v", before, after, removed)
+	}
+	if out := <-pings; !strings.Contains(out, "100 received") && !strings.Contains(out, "99 received") {
+		t.Errorf("what passed was lost meanwhile: %s", out)
 	}
 	a.reaches(t, b)
 	b.reaches(t, a)
 	later := s[0].station(t, "lab", 102, "10.9.0.3/24")
 	later.reaches(t, s[1].station(t, "lab", 102, "10.9.0.4/24"))
-	t.Cleanup(func() { _ = killed.Close(context.Background()) }) // only so that its goroutine ends
+
+	// One that knows nothing of an overlay ends what there is.
+	killed = append(killed, s[0].m)
+	if err := os.Remove(s[0].base + "/network.json"); err != nil {
+		t.Fatal(err)
+	}
+	s[0].start(t)
+	if _, err := s[0].m.Adopt(t.Context(), []network.PortSpec{a.spec(), later.spec()}); err != nil {
+		t.Fatal(err)
+	}
+	if left := s[0].links(t); strings.Contains(left, "vxlan") {
+		t.Errorf("an overlay that nobody knows is left: %s", left)
+	}
+	a.misses(t, b)
+	t.Cleanup(func() { // only so that their goroutines end
+		for _, m := range killed {
+			_ = m.Close(context.Background())
+		}
+	})
 }
 
 // spec is the port as its VM would tell it after a restart.

@@ -23,6 +23,7 @@ type device struct {
 	name  string
 	kind  string // "bridge", "tun", "veth", …
 	alias string
+	six   bool // a tunnel over IPv6
 }
 
 // devices lists all devices of the network namespace.
@@ -54,13 +55,26 @@ func parseDevice(body []byte) (dev device, ok bool) {
 			}
 		case unix.IFLA_LINKINFO:
 			for k, v := range attributes(value) {
-				if k == nl.IFLA_INFO_KIND {
+				switch k {
+				case nl.IFLA_INFO_KIND:
 					dev.kind = unix.ByteSliceToString(v)
+				case nl.IFLA_INFO_DATA:
+					dev.six = dev.kind == "vxlan" && overIPv6(v)
 				}
 			}
 		}
 	}
 	return dev, dev.name != "" && dev.index > 0
+}
+
+// overIPv6 reads the properties of a VXLAN device.
+func overIPv6(data []byte) bool {
+	for k := range attributes(data) {
+		if k == nl.IFLA_VXLAN_LOCAL6 {
+			return true
+		}
+	}
+	return false
 }
 
 // describe says in words what a segment is; parseSegment reads it.
@@ -78,6 +92,8 @@ type legacy struct {
 	all  map[string]device // by name, others' too
 	ours map[int]device    // by index
 	back map[int]device    // of ours: the inner end by the index of the outer
+
+	wires map[int]device // of ours: the outer end by the index of what it is a wire to
 }
 
 func (d *Datapath) inherit(ctx context.Context) (*legacy, error) {
@@ -85,7 +101,7 @@ func (d *Datapath) inherit(ctx context.Context) (*legacy, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &legacy{all: map[string]device{}, ours: map[int]device{}, back: map[int]device{}}
+	l := &legacy{all: map[string]device{}, ours: map[int]device{}, back: map[int]device{}, wires: map[int]device{}}
 	for _, dev := range list {
 		l.all[dev.name] = dev
 		number, named := strings.CutPrefix(dev.name, d.tag)
@@ -95,6 +111,9 @@ func (d *Datapath) inherit(ctx context.Context) (*legacy, error) {
 		l.ours[dev.index] = dev
 		if named && dev.kind == "veth" && dev.peer != 0 { // the peer of a container's is elsewhere
 			l.back[dev.peer] = dev
+		}
+		if to, ok := parseWire(dev.alias); ok && named && dev.kind == "veth" {
+			l.wires[to] = dev
 		}
 		if n, err := strconv.ParseUint(number, 10, 32); named && err == nil && uint32(n) > d.nextName.Load() {
 			d.nextName.Store(uint32(n))
@@ -148,6 +167,7 @@ func (d *Datapath) adoptSegments(l *legacy) {
 		close(s.ready)
 		b.segments[vlan] = s
 	}
+	d.adoptOverlaysLocked(l)
 	d.changedLocked()
 }
 
@@ -192,6 +212,7 @@ func (d *Datapath) removeRest(ctx context.Context, l *legacy) ([]string, error) 
 			switch {
 			case s.ports > 0:
 				delete(l.ours, s.index)
+				l.keepOverlay(s)
 			default:
 				delete(b.segments, vlan)
 			}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"maps"
 	"net/netip"
 	"slices"
@@ -28,8 +27,13 @@ type overlay struct {
 
 	// What there is; guarded by the bridge's turn.
 	made  network.Overlay
-	index int // of the VXLAN device, 0 if there is none
+	six   bool // over IPv6
+	index int  // of the VXLAN device, 0 if there is none
 	have  []netip.Addr
+
+	// adopted: an earlier datapath made it, and whom it reaches is not known.
+	// Guarded by Datapath.mu.
+	adopted bool
 }
 
 // The devices of an overlay in segment.extra, where uplinks have their names,
@@ -71,7 +75,7 @@ func (d *Datapath) SetRemotes(ctx context.Context, bridge string, vlan int, conf
 
 // is reports whether this is what the overlay is already.
 func (o *overlay) is(conf network.Overlay, remotes []netip.Addr) bool {
-	return o != nil && o.err == nil && o.conf == conf && slices.Equal(o.remotes, remotes)
+	return o != nil && !o.adopted && o.err == nil && o.conf == conf && slices.Equal(o.remotes, remotes)
 }
 
 // usable returns those remotes that can be reached from the local address: of
@@ -149,7 +153,7 @@ func offBecause(b *bridge, s *segment) string {
 
 func (d *Datapath) fitTo(ctx context.Context, b *bridge, s *segment, conf network.Overlay, remotes []netip.Addr) error {
 	o := s.overlay
-	if o.index != 0 && (len(remotes) == 0 || o.made != conf || o.have[0].Is4() != remotes[0].Is4()) {
+	if o.index != 0 && (len(remotes) == 0 || o.made != conf || o.six != remotes[0].Is6()) {
 		if err := d.dropOverlay(ctx, s); err != nil {
 			return err
 		}
@@ -168,6 +172,15 @@ func (d *Datapath) fitTo(ctx context.Context, b *bridge, s *segment, conf networ
 // reach changes to whom the device sends what it cannot place.
 func (d *Datapath) reach(ctx context.Context, s *segment, remotes []netip.Addr) error {
 	o := s.overlay
+	d.mu.Lock()
+	anew := o.adopted
+	o.adopted = false
+	d.mu.Unlock()
+	if anew {
+		if err := d.nl.all(ctx, []*nl.NetlinkRequest{floodNone(o.index)}); err != nil && !errors.Is(err, unix.ENOENT) {
+			return err
+		}
+	}
 	var reqs []*nl.NetlinkRequest
 	for _, r := range remotes {
 		if !slices.Contains(o.have, r) {
@@ -199,6 +212,7 @@ func (d *Datapath) dropOverlay(ctx context.Context, s *segment) error {
 	doomed := []int{s.extra[overlayTunnel+wireOf], s.extra[overlayTunnel]}
 	delete(s.extra, overlayTunnel+wireOf)
 	delete(s.extra, overlayTunnel)
+	o.adopted = false
 	d.mu.Unlock()
 	o.index, o.have = 0, nil
 	return d.remove(ctx, doomed)
@@ -222,7 +236,7 @@ func (d *Datapath) makeOverlay(ctx context.Context, b *bridge, s *segment, conf 
 	if !d.note(b, s, overlayTunnel, index) {
 		return d.remove(ctx, []int{index})
 	}
-	s.overlay.index, s.overlay.made = index, conf
+	s.overlay.index, s.overlay.made, s.overlay.six = index, conf, six
 	if err := d.hush(ctx, index); err != nil {
 		return err
 	}
@@ -230,7 +244,8 @@ func (d *Datapath) makeOverlay(ctx context.Context, b *bridge, s *segment, conf 
 	if err != nil {
 		return err
 	}
-	return d.nl.all(ctx, []*nl.NetlinkRequest{setMaster(end, s.index), up(end), up(index)})
+	return d.nl.all(ctx, []*nl.NetlinkRequest{setMaster(end, s.index), up(end), up(index),
+		describe(index, s.describe()+overlayText(conf))}) // the description last: see adoptOverlaysLocked
 }
 
 // plugEnd returns the device to plug into a bridge for a VXLAN device: one end
@@ -271,7 +286,7 @@ func (d *Datapath) wire(ctx context.Context, b *bridge, s *segment, what string,
 	if err := errors.Join(d.redirect(ctx, out, to), d.redirect(ctx, to, out)); err != nil {
 		return 0, err
 	}
-	return in, d.nl.all(ctx, []*nl.NetlinkRequest{up(out)})
+	return in, d.nl.all(ctx, []*nl.NetlinkRequest{up(out), describe(out, wireText(to))})
 }
 
 // redirect sends out of one device all that comes in on another.
@@ -322,78 +337,4 @@ func (d *Datapath) refit(ctx context.Context, b *bridge) error {
 		}
 	}
 	return errors.Join(failed...)
-}
-
-// vni is the number of a VLAN's overlay: 12 bits for the cluster and 12 for the
-// VLAN. Bridges other than the default one are kept apart by their names.
-func vni(conf network.Overlay, bridge string, vlan int) uint32 {
-	cluster := uint32(conf.ClusterID)
-	if bridge != network.DefaultBridge {
-		h := fnv.New32a()
-		_, _ = h.Write([]byte(bridge))
-		cluster ^= h.Sum32()%maxKey + 1
-	}
-	return cluster&maxKey<<12 | uint32(vlan)
-}
-
-// newOverlay makes a VXLAN device (RFC 7348) without remotes, which learns who
-// is where. It lets outer packets be fragmented.
-func newOverlay(dev string, local netip.Addr, six bool, vni uint32) *nl.NetlinkRequest {
-	r := link(unix.RTM_NEWLINK, create, 0, 0, 0)
-	info, data := kind("vxlan")
-	data.AddRtAttr(nl.IFLA_VXLAN_ID, nl.Uint32Attr(vni))
-	switch {
-	case six && !local.IsValid():
-		local = netip.IPv6Unspecified() // says which family to use
-		fallthrough
-	case six:
-		data.AddRtAttr(nl.IFLA_VXLAN_LOCAL6, local.AsSlice())
-	case local.IsValid():
-		data.AddRtAttr(nl.IFLA_VXLAN_LOCAL, local.AsSlice())
-	}
-	data.AddRtAttr(nl.IFLA_VXLAN_PORT, nl.BEUint16Attr(network.OverlayPort))
-	data.AddRtAttr(nl.IFLA_VXLAN_TTL, nl.Uint8Attr(tunnelTTL))
-	data.AddRtAttr(nl.IFLA_VXLAN_LEARNING, nl.Uint8Attr(1))
-	r.AddData(name(dev))
-	r.AddData(u32(unix.IFLA_MTU, tunnelMTU))
-	r.AddData(info)
-	return r
-}
-
-// See linux/neighbour.h: struct ndmsg and attributes.
-const (
-	ndaDst    = 1
-	ndaLLAddr = 2
-)
-
-type ndMsg struct{ index uint32 }
-
-func (ndMsg) Len() int { return 12 }
-
-func (m ndMsg) Serialize() []byte {
-	b := make([]byte, 12)
-	b[0] = unix.AF_BRIDGE
-	nl.NativeEndian().PutUint32(b[4:], m.index)
-	nl.NativeEndian().PutUint16(b[8:], unix.NUD_NOARP|unix.NUD_PERMANENT)
-	b[10] = unix.NTF_SELF
-	return b
-}
-
-// floodTo adds a host to those that get what has no place yet: broadcasts, and
-// frames to addresses not learned. Such entries are those of address zero.
-func floodTo(index int, remote netip.Addr) *nl.NetlinkRequest {
-	return neighbour(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_APPEND, index, remote)
-}
-
-// floodNot is the way back of floodTo.
-func floodNot(index int, remote netip.Addr) *nl.NetlinkRequest {
-	return neighbour(unix.RTM_DELNEIGH, 0, index, remote)
-}
-
-func neighbour(msg, flags, index int, remote netip.Addr) *nl.NetlinkRequest {
-	r := nl.NewNetlinkRequest(msg, flags)
-	r.AddData(ndMsg{uint32(index)})
-	r.AddData(nl.NewRtAttr(ndaLLAddr, make([]byte, 6)))
-	r.AddData(nl.NewRtAttr(ndaDst, remote.AsSlice()))
-	return r
 }
