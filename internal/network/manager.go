@@ -40,8 +40,7 @@ type Manager struct {
 	reserved map[string]bool // names of ports on their way
 	bridges  map[string]*bridge
 	mirrors  map[string]string // source by destination
-	leaving  []Port            // released, to be removed by the goroutine below
-	removing bool              // one goroutine removes what is leaving
+	leaving  leaving           // see Release
 	overlays overlays
 }
 
@@ -157,53 +156,6 @@ func (m *Manager) Delete(ctx context.Context, names ...string) error {
 	}
 	defer give(taken)
 	return m.remove(ctx, taken)
-}
-
-// Release forgets ports at once and removes their devices within moments, those
-// of several callers in one go: the kernel takes its time over each removal,
-// however many devices it is of. If one of the names is unknown it does nothing.
-func (m *Manager) Release(ctx context.Context, names ...string) error {
-	if err := m.begin(); err != nil {
-		return err
-	}
-	defer m.ops.Done()
-	taken, err := m.take(ctx, names)
-	if err != nil {
-		return err
-	}
-	defer give(taken)
-	ports, err := m.unhook(ctx, taken)
-	if err != nil {
-		return err
-	}
-	m.forget(taken, ports)
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.leaving = append(m.leaving, ports...)
-	if !m.removing {
-		m.removing = true
-		m.ops.Add(1)
-		go m.removeLeaving()
-	}
-	return nil
-}
-
-// removeLeaving removes devices until there are none to remove.
-func (m *Manager) removeLeaving() {
-	defer m.ops.Done()
-	for {
-		m.mu.Lock()
-		ports := m.leaving
-		m.leaving = nil
-		m.removing = len(ports) > 0
-		m.mu.Unlock()
-		if len(ports) == 0 {
-			return
-		}
-		if err := m.dp.Delete(context.Background(), ports); err != nil {
-			m.opts.Log.Warn("cannot remove taps", "err", err)
-		}
-	}
 }
 
 // remove deletes ports that the caller has taken.
@@ -380,6 +332,7 @@ func (m *Manager) Close(ctx context.Context) error {
 	m.mu.Lock()
 	was := m.closed
 	m.closed = true
+	m.hurryLocked()
 	m.mu.Unlock()
 	if was {
 		return nil

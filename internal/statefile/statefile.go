@@ -102,7 +102,7 @@ func (f *File) write() error {
 	if f.last != nil && bytes.Equal(data, f.last) {
 		return nil
 	}
-	if err := host.WriteFile(f.path, data, 0o600); err != nil {
+	if err := host.WriteVolatile(f.path, data, 0o600); err != nil {
 		f.Changed() // so that Close tries again
 		return err
 	}

@@ -168,7 +168,17 @@ func (m *Manager) Clear(ctx context.Context, namespace string) error {
 		}
 		return nil
 	})
-	return errs.Join(err, m.flush(ctx, vms))
+	err = errs.Join(err, m.flush(ctx, vms))
+	if s, ok := m.opts.Network.(settler); ok {
+		err = errs.Join(err, s.Settle(ctx))
+	}
+	return err
+}
+
+// settler is a Network that removes what it was told to release, and what that
+// was connected to, when it suits it best, or in Settle.
+type settler interface {
+	Settle(ctx context.Context) error
 }
 
 // Close lets go of all VMs without ending them, and waits for whoever watches them.

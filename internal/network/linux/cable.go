@@ -49,7 +49,6 @@ func (b *building) tryCables(ctx context.Context, todo []int) (again []int, err 
 		}
 		reqs = append(reqs, r)
 	}
-	var marks []*nl.NetlinkRequest
 	for i, failed := range b.d.nl.do(ctx, reqs) {
 		p := &b.ports[todo[i]]
 		switch {
@@ -57,7 +56,6 @@ func (b *building) tryCables(ctx context.Context, todo []int) (again []int, err 
 			index, err1 := b.d.space.index(names[i])
 			p.Name, p.Index, p.Space = names[i], index, nil
 			b.made = append(b.made, index)
-			marks = append(marks, describe(index, b.d.mark+p.Owner)) // not all kernels take it at once
 			err = errors.Join(err, err1)
 		case errors.Is(failed, unix.EEXIST) && p.Name == "" && b.d.space.exists(names[i]):
 			again = append(again, todo[i])
@@ -68,7 +66,7 @@ func (b *building) tryCables(ctx context.Context, todo []int) (again []int, err 
 			err = fmt.Errorf("cannot create tap %s: %w", names[i], missing(failed, "veth"))
 		}
 	}
-	return again, errors.Join(err, wrap("cannot mark tap", b.d.nl.all(ctx, marks)))
+	return again, err
 }
 
 // cable is the request for the pair of a port. An end with an MTU unlike the

@@ -39,6 +39,7 @@ type Datapath struct {
 	guard *guard
 
 	nextTap, nextName atomic.Uint32
+	idle              sync.WaitGroup // timers of segments, see linger
 
 	mu      sync.Mutex // guards the fields below; never held while the kernel works
 	closed  bool
@@ -160,17 +161,20 @@ func (b *building) removeDevices() error { return b.d.remove(context.Background(
 
 func (b *building) connect(ctx context.Context) error {
 	var reqs []*nl.NetlinkRequest
-	for _, p := range b.ports {
-		reqs = append(reqs, quiet(p.Index))
-	}
-	if err := first(b.d.nl.do(ctx, reqs)); err != nil && !errors.Is(err, unix.EAFNOSUPPORT) {
-		return wrap("cannot set up", err)
-	}
-	reqs = nil
+	quiets := map[int]bool{}
 	for i, p := range b.ports {
-		reqs = append(reqs, plug(p.Index, b.segments[i])...)
+		if p.Kind == network.Container {
+			reqs = append(reqs, describe(p.Index, b.d.mark+p.Owner)) // not all kernels took it when it was made
+		}
+		quiets[len(reqs)] = true
+		reqs = append(append(reqs, quiet(p.Index)), plug(p.Index, b.segments[i])...)
 	}
-	return wrap("cannot connect", full(b.d.nl.all(ctx, reqs)))
+	for i, err := range b.d.nl.do(ctx, reqs) {
+		if err != nil && !(quiets[i] && errors.Is(err, unix.EAFNOSUPPORT)) {
+			return wrap("cannot connect", full(err))
+		}
+	}
+	return nil
 }
 
 // full says what the kernel means by EXFULL.
@@ -197,17 +201,7 @@ func plug(index int, s *segment) []*nl.NetlinkRequest {
 
 // Delete removes ports and the bridges that have no port any more.
 func (d *Datapath) Delete(ctx context.Context, ports []network.Port) error {
-	var segments []*segment
-	var doomed []int
-	d.mu.Lock()
-	for _, p := range ports {
-		if s, ok := d.ports[p.Index]; ok {
-			segments = append(segments, s)
-			doomed = append(doomed, p.Index)
-			delete(d.ports, p.Index)
-		}
-	}
-	d.mu.Unlock()
+	segments, doomed := d.take(ports)
 	return d.remove(ctx, append(doomed, d.release(segments...)...))
 }
 
@@ -262,6 +256,7 @@ func (d *Datapath) Close(ctx context.Context) error {
 	for _, b := range d.bridges {
 		for _, s := range b.segments {
 			doomed = append(doomed, s.devicesLocked()...)
+			d.wakeLocked(s)
 		}
 	}
 	clear(d.ports)
@@ -271,6 +266,7 @@ func (d *Datapath) Close(ctx context.Context) error {
 	if was {
 		return nil
 	}
+	d.idle.Wait()
 	err := d.remove(ctx, doomed)
 	d.nl.close()
 	d.space.close()

@@ -79,6 +79,16 @@ func (s *space) exists(name string) bool {
 	return err == nil
 }
 
+// has reports whether there is a device of this index (netdevice(7)).
+func (s *space) has(index int) bool {
+	req, err := unix.NewIfreq("")
+	if err != nil {
+		return false
+	}
+	req.SetUint32(uint32(index))
+	return unix.IoctlIfreq(s.socket, unix.SIOCGIFNAME, req) == nil
+}
+
 // device returns index and MTU of a device.
 func (s *space) device(name string) (index, mtu int, err error) {
 	if index, err = s.index(name); err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -45,6 +46,7 @@ type segment struct {
 	// Guarded by Datapath.mu:
 	ports int            // how many use it
 	extra map[string]int // devices of ours that join it with an uplink, by the uplink's name
+	idle  *time.Timer    // removes it, while it has no ports; see linger
 	// overlay joins it with other hosts; see there for what guards its fields
 	overlay *overlay
 }
@@ -74,6 +76,7 @@ func (d *Datapath) acquire(ctx context.Context, name string, vlan int) (*segment
 		b.segments[vlan] = s
 	}
 	s.ports++
+	d.wakeLocked(s)
 	d.mu.Unlock()
 
 	if first {
@@ -122,6 +125,7 @@ func (d *Datapath) forgetLocked(s *segment) {
 	if b == nil || b.segments[s.vlan] != s {
 		return
 	}
+	d.wakeLocked(s)
 	delete(b.segments, s.vlan)
 }
 
@@ -279,6 +283,7 @@ func (d *Datapath) forgetBridge(b *bridge) (doomed []int, unplug []*nl.NetlinkRe
 	for vlan, s := range b.segments {
 		if s.made() { // others are on their way for ports to come
 			doomed = append(doomed, s.devicesLocked()...)
+			d.wakeLocked(s)
 			delete(b.segments, vlan)
 		}
 	}

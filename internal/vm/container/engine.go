@@ -15,14 +15,11 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/net/bpf"
-	"golang.org/x/sys/unix"
-
 	"minimega/internal/errs"
 	"minimega/internal/vm"
 	"minimega/internal/vm/container/cgroup"
@@ -86,6 +83,7 @@ type Engine struct {
 	broken error // why no container can be made here
 	filter []bpf.RawInstruction
 	poller *poller // of consoles
+	spaces spacePool
 	// edit, if set, changes programs before they run: tests make them fail.
 	edit func(*program)
 }
@@ -125,7 +123,7 @@ func New(opts Options, log *slog.Logger) *Engine {
 // Close removes the engine's control groups. Machines are not its own; they
 // must have been closed.
 func (e *Engine) Close() error {
-	var failed []error
+	failed := []error{e.spaces.Close()}
 	if e.poller != nil {
 		failed = append(failed, e.poller.Close())
 	}
@@ -163,48 +161,7 @@ func (e *Engine) Diagnose(ctx context.Context) error {
 
 // NewSpace makes the network namespace of a machine. It lasts as long as a
 // process is in it or the file is open.
-func (e *Engine) NewSpace(context.Context) (*os.File, error) {
-	type result struct {
-		file *os.File
-		err  error
-	}
-	made := make(chan result, 1)
-	go func() {
-		// The thread leaves our network namespace: unless it comes back, it must
-		// not serve others, and ends with this goroutine.
-		runtime.LockOSThread()
-		file, err, back := newSpace()
-		made <- result{file, err}
-		if back {
-			runtime.UnlockOSThread()
-		}
-	}()
-	r := <-made
-	return r.file, r.err
-}
-
-func newSpace() (file *os.File, err error, back bool) {
-	const path = "/proc/thread-self/ns/net"
-	was, err := os.Open(path)
-	if err != nil {
-		return nil, err, true
-	}
-	defer was.Close()
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		return nil, errs.New(errs.KindOf(permission(err)), "cannot make a network namespace: %w", err), true
-	}
-	file, err = os.Open(path)
-	back = unix.Setns(int(was.Fd()), unix.CLONE_NEWNET) == nil
-	return file, err, back
-}
-
-// permission gives EPERM its kind.
-func permission(err error) error {
-	if err == unix.EPERM {
-		return errs.Wrap(errs.Permission, err)
-	}
-	return err
-}
+func (e *Engine) NewSpace(context.Context) (*os.File, error) { return e.spaces.take() }
 
 // groupParent is where the control groups of a base directory are: two daemons
 // on a host must not share them.

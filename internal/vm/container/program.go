@@ -175,8 +175,19 @@ func (pl *plan) mountRoot(p *program) {
 		return
 	}
 	p.call("change to instance directory", unix.SYS_CHDIR, p.s(pl.dir))
-	p.call("mount overlay", unix.SYS_MOUNT, p.s("overlay"), root, p.s("overlay"), unix.MS_NODEV, p.s(pl.overlayOptions()))
+	overlay, options := p.s("overlay"), pl.overlayOptions()
+	// Without it, the end of the container writes all that the file system of
+	// the host has in memory, also of others, to the disk. Linux before 5.10
+	// does not know the word.
+	fast := p.may(int(unix.EINVAL), "mount overlay", unix.SYS_MOUNT, overlay, root, overlay, unix.MS_NODEV, p.s(options+volatile))
+	slow := p.call("mount overlay", unix.SYS_MOUNT, overlay, root, overlay, unix.MS_NODEV, p.s(options))
+	p.Calls[fast].IfZero = slow + 1
 }
+
+// volatile leaves it to the kernel when what a container has written goes to
+// the disk, see Documentation/filesystems/overlayfs.rst: what is in memory
+// survives all but the end of the host, which containers do not.
+const volatile = ",volatile"
 
 // overlayOptions are relative to the instance directory where they can: the
 // kernel takes no more than a page.
@@ -197,7 +208,7 @@ func (pl *plan) overlayOptions() string {
 }
 
 // maxOptions is a page without the zero byte.
-const maxOptions = 4095
+const maxOptions = 4095 - len(volatile)
 
 // openSources takes hold of what is of the host, before its paths are out of
 // reach. It returns, for each, the call whose result is the descriptor.
