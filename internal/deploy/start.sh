@@ -1,6 +1,6 @@
 bin=$1 out=$2 err=$3 base=$4
 shift 4
-"$bin" -version >/dev/null || exit 1
+"$bin" -version >/dev/null || { echo "the program does not run there" >&2; exit 1; }
 if "$bin" -base="$base" -e version >/dev/null 2>&1; then
 	echo "a minimega runs there already, with base directory $base" >&2
 	exit 1

@@ -143,7 +143,7 @@ func TestLoss(t *testing.T) {
 	l := Make(t, Options{Hosts: 2})
 	a, b := l.Hosts[0], l.Hosts[1]
 	reaches(t, a, b, true)
-	for _, tt := range []struct{ share, low, high float64 }{{0.3, 0.6, 0.8}, {1, 0, 0}, {0, 1, 1}} {
+	for _, tt := range []struct{ share, low, high float64 }{{0.3, 0.55, 0.8}, {1, 0, 0}, {0, 0.9, 1}} {
 		must(t, b.Loss(tt.share))
 		if got := arriving(t, a, b); got < tt.low || got > tt.high {
 			t.Errorf("with a loss of %v a share of %v arrives", tt.share, got)
