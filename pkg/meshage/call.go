@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"sync/atomic"
 	"time"
 )
 
@@ -83,25 +84,32 @@ func (n *Node) callSelf(ctx context.Context, proto string, request []byte) ([]by
 func (n *Node) CallAll(ctx context.Context, to []string, proto string, request []byte) <-chan Reply {
 	replies := make(chan Reply, len(to))
 	limit := n.Timeout()
-	n.wg.Go(func() {
-		defer close(replies)
-		if limit > 0 {
-			var cancel context.CancelFunc
-			ctx, cancel = context.WithTimeout(ctx, limit)
-			defer cancel()
+	cancel := func() {}
+	if limit > 0 {
+		ctx, cancel = context.WithTimeout(ctx, limit)
+	}
+	left := &atomic.Int64{}
+	left.Store(int64(len(to)))
+	answer := func(r Reply) {
+		replies <- r // there is room for all
+		if left.Add(-1) == 0 {
+			close(replies)
+			cancel()
 		}
-		done := make(chan struct{}, len(to))
-		for _, name := range to {
-			n.wg.Go(func() {
-				b, err := n.Call(ctx, name, proto, request)
-				replies <- Reply{From: name, Payload: b, Err: err}
-				done <- struct{}{}
-			})
+	}
+	for _, name := range to {
+		started := n.tasks.run(func() {
+			b, err := n.Call(ctx, name, proto, request)
+			answer(Reply{From: name, Payload: b, Err: err})
+		})
+		if !started {
+			answer(Reply{From: name, Err: ErrClosed})
 		}
-		for range to {
-			<-done
-		}
-	})
+	}
+	if len(to) == 0 {
+		close(replies)
+		cancel()
+	}
 	return replies
 }
 

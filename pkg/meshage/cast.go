@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync/atomic"
 	"time"
 
@@ -40,7 +41,8 @@ func (n *Node) newTopic() error {
 		pubsub.WithValidateQueueSize(512),
 		pubsub.WithValidateWorkers(1),
 		pubsub.WithSeenMessagesTTL(time.Minute),
-		pubsub.WithLogger(n.log), pubsub.WithRPCLogger(n.log))
+		pubsub.WithLogger(slog.New(serious{n.log.Handler()})),
+		pubsub.WithRPCLogger(slog.New(slog.DiscardHandler)))
 	if err != nil {
 		return err
 	}
@@ -50,6 +52,17 @@ func (n *Node) newTopic() error {
 	n.inbox, err = n.topic.Subscribe(pubsub.WithBufferSize(512))
 	return err
 }
+
+// serious lets only warnings and errors of gossipsub through: it tells of every
+// message otherwise.
+type serious struct{ slog.Handler }
+
+func (h serious) Enabled(ctx context.Context, l slog.Level) bool {
+	return l >= slog.LevelWarn && h.Handler.Enabled(ctx, l)
+}
+
+func (h serious) WithAttrs(a []slog.Attr) slog.Handler { return serious{h.Handler.WithAttrs(a)} }
+func (h serious) WithGroup(name string) slog.Handler   { return serious{h.Handler.WithGroup(name)} }
 
 // messageID is what each broadcast begins with: sender, start of the sender and
 // number.

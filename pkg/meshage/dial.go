@@ -106,11 +106,14 @@ func (n *Node) reach(ctx context.Context, id peer.ID, addrs []string) error {
 	}
 	run, mine := n.dials.begin(id)
 	if mine {
-		n.wg.Go(func() {
+		started := n.tasks.run(func() {
 			ctx, cancel := context.WithTimeout(n.ctx, dialTime)
 			defer cancel()
 			n.dials.end(id, run, n.connectAny(ctx, id, addrs))
 		})
+		if !started {
+			n.dials.end(id, run, ErrClosed)
+		}
 	}
 	select {
 	case <-run.done:
@@ -140,8 +143,7 @@ func (n *Node) connectAny(ctx context.Context, id peer.ID, addrs []string) error
 		if err != nil {
 			continue
 		}
-		tried++
-		n.wg.Go(func() {
+		started := n.tasks.run(func() {
 			if !pause(ctx, time.Duration(i)*stagger) {
 				results <- ctx.Err()
 				return
@@ -149,6 +151,9 @@ func (n *Node) connectAny(ctx context.Context, id peer.ID, addrs []string) error
 			_, err := n.connect(ctx, ap, id)
 			results <- err
 		})
+		if started {
+			tried++
+		}
 	}
 	err := errors.New("no address known")
 	for range tried {
@@ -237,7 +242,9 @@ func (n *Node) accept() {
 			continue
 		}
 		n.gate.enter(c)
-		n.wg.Go(func() { n.admitIn(c) })
+		if !n.tasks.run(func() { n.admitIn(c) }) {
+			_ = c.Close()
+		}
 	}
 }
 

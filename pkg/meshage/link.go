@@ -29,9 +29,10 @@ const (
 // with its length before it. There is one for each pair of neighbours.
 type link struct {
 	id      peer.ID
-	dialled bool   // this node opened it
-	boot    uint64 // of the other node, 0 until known; guarded by Node.mu, as up is
-	up      bool   // the machine knows it
+	dialled bool      // this node opened it
+	boot    uint64    // of the other node, 0 until known; guarded by Node.mu, as up is
+	up      bool      // the machine knows it
+	heardAt time.Time // guarded by Node.mu
 	stream  network.Stream
 	out     chan []byte
 	done    chan struct{} // closed by end
@@ -128,17 +129,31 @@ func (n *Node) serveLink(s network.Stream) {
 	}
 	n.links[id] = l
 	var stale network.Stream
+	restarted := false
 	if old != nil {
-		stale = old.stream
+		stale, restarted = old.stream, old.boot != 0 && old.boot != l.boot
 		old.end(false)
 	}
 	n.mu.Unlock()
 	if stale != nil {
 		_ = stale.Reset()
 	}
+	if restarted {
+		n.closeOthers(s.Conn())
+	}
 	err := errors.Join(s.SetDeadline(time.Now().Add(linkTime)), write(s, binary.BigEndian.AppendUint64(nil, n.boot)), s.SetDeadline(time.Time{}))
 	if err != nil || !n.linkUp(l) {
 		n.linkLost(l)
+	}
+}
+
+// closeOthers closes the connections that a node had before it was started
+// again: nobody is at their other end.
+func (n *Node) closeOthers(now network.Conn) {
+	for _, c := range n.swarm.ConnsToPeer(now.RemotePeer()) {
+		if c.ID() != now.ID() {
+			_ = c.Close()
+		}
 	}
 }
 
@@ -168,8 +183,9 @@ func (n *Node) linkUp(l *link) bool {
 	l.up = true
 	n.useLocked(l.id)
 	n.handleLocked(membership.LinkUp{ID: membership.ID(l.id)})
-	n.wg.Go(func() { n.readLink(l) })
-	n.wg.Go(func() { n.writeLink(l) })
+	l.heardAt = time.Now()
+	n.tasks.run(func() { n.readLink(l) })
+	n.tasks.run(func() { n.writeLink(l) })
 	n.mu.Unlock()
 	// gossipsub learns of peers by identify, which is not run here.
 	_ = n.meet.Emit(event.EvtPeerIdentificationCompleted{Peer: l.id, Protocols: []protocol.ID{pubsub.GossipSubID_v12}})
@@ -211,6 +227,7 @@ func (n *Node) readLink(l *link) {
 			return
 		}
 		n.mu.Lock()
+		l.heardAt = time.Now()
 		if n.links[l.id] == l { // else it has been dropped, and its last words are being sent
 			n.handleLocked(membership.Message{From: membership.ID(l.id), Data: buffer[:length]})
 		}

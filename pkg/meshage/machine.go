@@ -1,6 +1,7 @@
 package meshage
 
 import (
+	"log/slog"
 	"net/netip"
 	"time"
 
@@ -8,6 +9,10 @@ import (
 
 	"minimega/pkg/meshage/membership"
 )
+
+// silence is how long a neighbour may say nothing before its connection counts
+// as dead. Those that live have more frequent heartbeats.
+const silence = time.Second
 
 // handle gives an event to the membership machine.
 func (n *Node) handle(e membership.Event) {
@@ -58,17 +63,19 @@ func (n *Node) applyLocked(actions []membership.Action) {
 		case membership.Send:
 			n.sendLocked(peer.ID(a.To), a.Data)
 		case membership.Dial:
-			n.wg.Go(func() { n.dialLink(peer.ID(a.ID), a.Addrs) })
+			n.tasks.run(func() { n.dialLink(peer.ID(a.ID), a.Addrs) })
 		case membership.Drop:
 			n.dropLocked(a)
 		case membership.Joined:
 			n.joined(a.Member)
 		case membership.Left:
-			n.left(a.Member)
+			n.leftLocked(a.Member)
 		case membership.Beacon:
 			n.beacon(a.Seeking)
 		case membership.Conflict:
-			n.log.Error("another host uses this host's mesh identity: remove the copied identity file there and start it again")
+			n.tasks.run(func() {
+				n.log.Error("another host uses this host's mesh identity: remove the copied identity file there and start it again")
+			})
 		}
 	}
 }
@@ -81,40 +88,44 @@ func (n *Node) sendLocked(to peer.ID, data []byte) {
 	select {
 	case l.out <- data:
 	default:
-		n.log.Warn("neighbour takes no messages: link closed", "peer", n.nameOf(to))
-		n.wg.Go(func() { n.linkLost(l) })
+		n.tasks.run(func() {
+			n.log.Warn("neighbour takes no messages: link closed", "peer", n.nameOf(to))
+			n.linkLost(l)
+		})
 	}
 }
 
-// dropLocked ends a link. Where it was trimmed, the connection stays for the
-// streams on it; tidy closes it later.
+// dropLocked ends a link, and the connection with it unless that still carries
+// streams: tidy closes it later.
 func (n *Node) dropLocked(d membership.Drop) {
 	l := n.links[peer.ID(d.ID)]
 	if l == nil {
 		return
 	}
+	level := slog.LevelDebug
 	if d.Fault {
-		n.log.Warn("link closed", "peer", n.nameOf(l.id), "why", d.Why)
-	} else {
-		n.log.Debug("link closed", "peer", n.nameOf(l.id), "why", d.Why)
+		level = slog.LevelWarn
 	}
+	n.tasks.run(func() { n.log.Log(n.ctx, level, "link closed", "peer", n.nameOf(l.id), "why", d.Why) })
 	delete(n.links, l.id)
-	l.end(d.Fault || n.usageLocked(l.id).busy == 0)
+	silent := time.Since(l.heardAt) > silence
+	l.end(d.Fault || silent || n.usageLocked(l.id).busy == 0)
 }
 
 func (n *Node) joined(m membership.Member) {
 	id := peer.ID(m.ID)
-	address := n.addressOf(id, m.Addrs)
-	n.log.Info("host joined the mesh", "host", m.Name, "address", address)
-	n.members.join(Member{Name: m.Name, Address: address, Joined: m.Joined}, id, m.Addrs)
+	n.members.join(Member{Name: m.Name, Address: n.addressOf(id, m.Addrs), Joined: m.Joined}, id, m.Addrs)
 }
 
-func (n *Node) left(m membership.Member) {
+// leftLocked breaks the streams of a member that has left and its connections,
+// unless it has come back on a new one already.
+func (n *Node) leftLocked(m membership.Member) {
 	id := peer.ID(m.ID)
-	n.log.Info("host left the mesh", "host", m.Name)
 	n.members.left(id)
 	n.dials.forget(id)
-	n.wg.Go(func() { _ = n.swarm.ClosePeer(id) })
+	if n.links[id] == nil {
+		n.tasks.run(func() { _ = n.swarm.ClosePeer(id) })
+	}
 }
 
 // addressOf is the IP address of a node: where its connection comes from if

@@ -274,7 +274,7 @@ func (n *Node) Watch(f func(Event)) (stop func()) {
 	for _, m := range ms.byID {
 		w.add(Event{Member: m.Member})
 	}
-	n.wg.Go(w.run)
+	n.tasks.run(w.run)
 	return func() {
 		ms.mu.Lock()
 		delete(ms.watchers, w)

@@ -82,7 +82,7 @@ type Node struct {
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
-	wg     sync.WaitGroup
+	tasks  tasks
 	once   sync.Once
 	wake   chan struct{} // the machine may want its tick earlier
 	shout  chan bool     // beacons to send
@@ -267,15 +267,26 @@ func connected(_ network.Network, c network.Conn) {
 
 // run starts what goes on until Close.
 func (n *Node) run() {
-	n.wg.Go(n.accept)
-	n.wg.Go(n.ticks)
-	n.wg.Go(n.tidy)
-	n.wg.Go(n.receiveBroadcasts)
+	n.tasks.run(n.accept)
+	n.tasks.run(n.ticks)
+	n.tasks.run(n.tidy)
+	n.tasks.run(n.receiveBroadcasts)
 	if n.beacons != nil {
-		n.wg.Go(n.sendBeacons)
-		n.wg.Go(n.hearBeacons)
+		n.tasks.run(n.sendBeacons)
+		n.tasks.run(n.hearBeacons)
 	}
+	n.Watch(n.record)
 	n.poke()
+}
+
+// record writes who comes and goes into the log.
+func (n *Node) record(e Event) {
+	switch {
+	case e.Left:
+		n.log.Info("host left the mesh", "host", e.Member.Name)
+	case e.Member.Name != n.opts.Name:
+		n.log.Info("host joined the mesh", "host", e.Member.Name, "address", e.Member.Address)
+	}
 }
 
 // Close leaves the mesh and ends all that the node does. Streams that are
@@ -309,5 +320,30 @@ func (n *Node) stop() {
 	if n.store != nil {
 		_ = n.store.Close()
 	}
-	n.wg.Wait()
+	n.tasks.wait()
+}
+
+// tasks are the goroutines of a node. None begins once it is being waited for
+// them.
+type tasks struct {
+	mu     sync.Mutex
+	closed bool
+	wg     sync.WaitGroup
+}
+
+// run starts f, or returns false when the node ends.
+func (t *tasks) run(f func()) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.closed {
+		t.wg.Go(f)
+	}
+	return !t.closed
+}
+
+func (t *tasks) wait() {
+	t.mu.Lock()
+	t.closed = true
+	t.mu.Unlock()
+	t.wg.Wait()
 }

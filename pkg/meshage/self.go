@@ -52,12 +52,15 @@ func (n *Node) openSelf(m *member, proto string) (Stream, error) {
 	}
 	reset := &atomic.Bool{}
 	mine, theirs := &selfStream{UnixConn: a, reset: reset}, &selfStream{UnixConn: b, reset: reset}
-	n.wg.Go(func() {
+	started := n.tasks.run(func() {
 		ctx, cancel := n.scope(m)
 		defer cancel()
 		defer theirs.Close()
 		defer context.AfterFunc(ctx, func() { _ = theirs.Close(); _ = mine.Close() })()
 		h(ctx, n.opts.Name, theirs)
 	})
+	if !started {
+		return nil, errors.Join(ErrClosed, mine.Close(), theirs.Close())
+	}
 	return mine, nil
 }

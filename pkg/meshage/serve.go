@@ -183,11 +183,14 @@ func (n *Node) respond(s network.Stream, m *member, proto string) {
 	_ = s.SetReadDeadline(time.Time{})
 	ctx, cancel := n.scope(m)
 	defer cancel()
-	n.wg.Go(func() { // the caller gives up by breaking the stream
+	watched := n.tasks.run(func() { // the caller gives up by breaking the stream
 		if _, err := s.Read(make([]byte, 1)); err != io.EOF {
 			cancel()
 		}
 	})
+	if !watched {
+		cancel()
+	}
 	reply, err := r(ctx, m.Name, request)
 	if err == nil && len(reply) > MaxMessage {
 		err = fmt.Errorf("%w: reply of %d bytes, at most %d", ErrTooLarge, len(reply), MaxMessage)

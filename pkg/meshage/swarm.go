@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/network"
@@ -117,7 +118,7 @@ func muxConfig() *goyamux.Config {
 	c.ReadBufSize = 0                // TLS buffers
 	c.MaxIncomingStreams = maxStreams
 	c.LogOutput = io.Discard
-	c.EnableKeepAlive = false // the links have heartbeats
+	c.KeepAliveInterval = 10 * time.Second // for connections without a link and its heartbeats
 	return c
 }
 
