@@ -53,7 +53,7 @@ type Config struct {
 	AbsSnapshot bool
 	HashFiles   bool   // list files with the hash of their content
 	HeadNode    string // host whose files are meant where several have them, "" for none
-	Force       bool // remove what an earlier daemon left, instead of taking it over
+	Force       bool   // remove what an earlier daemon left, instead of taking it over
 	// Say tells whoever started the daemon what Force removed, whatever the
 	// level of the log; nil for nobody.
 	Say func(line string)
@@ -170,7 +170,7 @@ func (d *Daemon) owners(hostname string) (*command.Deps, error) {
 		return nil, err
 	}
 
-	d.mesh.cluster = cluster.New(hostname)
+	d.mesh.cluster, d.mesh.files = cluster.New(hostname), files
 	deps := &command.Deps{Cluster: d.mesh.cluster, Mesh: d.mesh.commands, Host: hostname, Base: d.cfg.Base, Files: d.cfg.Files, Log: d.log, VLANs: vlans, Net: net, Captures: captures,
 		Records: records, Optimize: tuned, Deploy: d.deployer(hostname), QEMU: qemu{engine}, AbsSnapshot: d.cfg.AbsSnapshot, Share: files, HashFiles: d.cfg.HashFiles, Preprocess: command.Preprocessor(d.cfg.Files, files)}
 	engines := []vm.Engine{engine, d.containers(), emulator(engine)}
@@ -186,8 +186,11 @@ func (d *Daemon) owners(hostname string) (*command.Deps, error) {
 	d.mesh.vlans = share.NewVLANs(d.mesh.cluster, vlans, d.log)
 	d.mesh.overlay = share.NewOverlay(d.mesh.cluster, net, d.log)
 	deps.NS = namespace.NewRegistry(namespace.Options{
-		Cluster: d.mesh.cluster, Facts: d.monitor(deps.VMs).Facts, Files: d.cfg.Files, Overlay: d.mesh.overlay.Set, VMs: deps.VMs, VLANs: vlans, NetDrivers: command.NetDrivers(deps.QEMU), Log: d.log, Clean: deps.Cleaners(),
+		Cluster: d.mesh.cluster, Facts: d.monitor(deps.VMs).Facts, Files: d.cfg.Files,
+		Fetch:   func(ctx context.Context, path string) error { _, err := files.Fetch(ctx, path); return err },
+		Overlay: d.mesh.overlay.Set, VMs: deps.VMs, VLANs: vlans, NetDrivers: command.NetDrivers(deps.QEMU), Log: d.log, Clean: deps.Cleaners(),
 		Dir: filepath.Join(d.cfg.Base, "configs")})
+	vlans.OnRenumber(d.renumber(deps))
 	d.finally("namespaces", bounded(func(ctx context.Context) error { return deps.NS.Clear(ctx, "all") }))
 	return deps, nil
 }

@@ -15,6 +15,8 @@ import (
 	"minimega/internal/cluster/share"
 	"minimega/internal/command"
 	"minimega/internal/network"
+	"minimega/internal/vlan"
+	"minimega/pkg/iomeshage"
 	"minimega/pkg/meshage"
 )
 
@@ -27,7 +29,6 @@ type Mesh struct {
 	Degree    int           // -1 for as many as are good
 	MSA       time.Duration // how long what is known of lost hosts is kept
 	Broadcast string
-	HeadNode  string // gets the log and has the files
 	Dial      []string
 }
 
@@ -37,6 +38,7 @@ type mesh struct {
 	vlans   *share.VLANs
 	overlay *share.Overlay
 	logs    *share.Logs
+	files   *iomeshage.Service
 	key     *meshage.Key
 	node    *meshage.Node
 }
@@ -56,11 +58,12 @@ func (d *Daemon) joinMesh(ctx context.Context, net *network.Manager) error {
 	}
 	m.vlans.Join(node)
 	m.overlay.Join(node)
+	m.files.Join(node)
 	m.cluster.Join(node)
 	d.parts.Push("agreement on VLANs", m.vlans.Close)
 	d.parts.Push("overlay", m.overlay.Close)
 	d.dialMesh()
-	if head := d.cfg.Mesh.HeadNode; head != "" && head != m.cluster.Host() {
+	if head := d.cfg.HeadNode; head != "" && head != m.cluster.Host() {
 		return m.logs.SendTo(head)
 	}
 	return nil
@@ -119,6 +122,21 @@ func (d *Daemon) dialMesh() {
 		})
 	}
 	d.parts.Push("dials", func() error { cancel(); dialling.Wait(); return nil })
+}
+
+// renumber moves what is connected to VLANs that got another number.
+func (d *Daemon) renumber(deps *command.Deps) func(context.Context, []vlan.Renumber) {
+	return func(ctx context.Context, moves []vlan.Renumber) {
+		list := make([]network.Renumbering, len(moves))
+		for i, m := range moves {
+			list[i] = network.Renumbering{Alias: m.Qualified(), Old: m.Old, New: m.New}
+			d.log.Warn("another host had the number of a VLAN first; what is connected here moves", "vlan", m.Qualified(), "from", m.Old, "to", m.New)
+		}
+		if err := errors.Join(deps.VMs.Renumber(ctx, list), deps.Net.Renumber(ctx, list)); err != nil {
+			d.log.Error("interfaces did not move to the new number of their VLAN", "err", err)
+		}
+		deps.NS.Renumber(list)
+	}
 }
 
 // clusterID tells the overlays of different meshes on one network apart.

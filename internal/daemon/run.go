@@ -35,7 +35,7 @@ func ConfigOf(c cli.Config) (Config, error) {
 	return Config{Base: base, Files: files, Group: c.Group, VLANRange: c.VLANRange, VNCListen: c.VNCListen,
 		AbsSnapshot: c.AbsSnapshot, HashFiles: c.HashFiles, HeadNode: c.HeadNode, Force: c.Force,
 		Mesh: Mesh{KeyFile: c.MeshKey, Open: c.MeshOpen, Context: c.Context, Port: c.Port, Degree: int(c.Degree),
-			MSA: time.Duration(c.MSA) * time.Second, Broadcast: c.Broadcast, HeadNode: c.HeadNode, Dial: c.MeshDial},
+			MSA: time.Duration(c.MSA) * time.Second, Broadcast: c.Broadcast, Dial: c.MeshDial},
 		Args: func() (names, values []string) {
 			header, rows := c.Table()
 			return header, rows[0]

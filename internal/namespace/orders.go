@@ -3,7 +3,9 @@ package namespace
 import (
 	"context"
 	"errors"
+	"maps"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"minimega/internal/cluster"
@@ -163,27 +165,55 @@ func (r *Registry) clearHere(ctx context.Context, o clearOrder) error {
 
 // ClearEverywhere ends a namespace on this host, then on all peers.
 func (r *Registry) ClearEverywhere(ctx context.Context, name string) error {
+	failed := []error{r.separate(ctx, name)}
 	if err := r.Clear(ctx, name); err != nil {
-		return err
+		return errs.Join(append(failed, err)...)
 	}
-	return cluster.Each(ctx, r.opts.Cluster.Peers(), func(ctx context.Context, host string) error {
+	failed = append(failed, cluster.Each(ctx, r.opts.Cluster.Peers(), func(ctx context.Context, host string) error {
 		_, err := cluster.Ask[none, none](ctx, r.opts.Cluster, host, "clear", clearOrder{name}, nil)
 		return onHost(err, host)
-	})
+	}))
+	return errs.Join(failed...)
 }
 
-// disconnect ends what connects the namespace's VLANs and bridges with those
-// of other hosts, on this one.
-func (n *Namespace) disconnect(ctx context.Context) error {
-	n.mu.Lock()
-	bridges := n.bridges
-	n.bridges = map[string]tunnels{}
-	n.mu.Unlock()
-	var failed []error
-	for bridge, t := range bridges {
-		if len(t.Hosts) > 1 {
-			failed = append(failed, n.tunnel(ctx, bridge, tunnels{Kind: t.Kind, Key: t.Key}, t.Hosts))
+// separate undoes what `ns bridge` did on all hosts for a namespace, or for all.
+func (r *Registry) separate(ctx context.Context, name string) error {
+	r.mu.Lock()
+	var spaces []*Namespace
+	for _, ns := range r.spaces {
+		if name == cluster.All || ns.Name == name {
+			spaces = append(spaces, ns)
 		}
 	}
-	return errs.Join(append(failed, n.registry.connect(ctx, n.Name, nil))...)
+	r.mu.Unlock()
+	var failed []error
+	for _, ns := range spaces {
+		for _, bridge := range ns.connected() {
+			failed = append(failed, ns.DelBridge(ctx, bridge))
+		}
+	}
+	return errs.Join(failed...)
+}
+
+// disconnect ends what connects the namespace's VLANs and bridges on this host
+// with those of others.
+func (n *Namespace) disconnect(ctx context.Context) error {
+	failed := []error{n.registry.connect(ctx, n.Name, nil)}
+	for _, bridge := range n.connected() {
+		n.mu.Lock()
+		t := n.bridges[bridge]
+		delete(n.bridges, bridge)
+		n.mu.Unlock()
+		if len(t.Hosts) > 1 {
+			failed = append(failed, n.registry.tunnelHere(ctx, tunnelOrder{bridge, tunnels{Kind: t.Kind, Key: t.Key}}))
+		}
+	}
+	return errs.Join(failed...)
+}
+
+// connected lists the bridges that `ns bridge` connected.
+func (n *Namespace) connected() []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Sorted(maps.Keys(n.bridges))
 }
