@@ -55,17 +55,17 @@ func (m *Machine) linkUp(id ID) {
 // linkDown is told by the transport.
 func (m *Machine) linkDown(id ID) {
 	if l := m.links[id]; l != nil {
-		m.forget(l)
+		m.forget(l, loses)
 		m.seek.lostLink(m, l, 0)
 	}
 }
 
 // forget takes a link out of everything.
-func (m *Machine) forget(l *link) {
+func (m *Machine) forget(l *link, n news) {
 	delete(m.links, l.id)
 	m.order = slices.DeleteFunc(m.order, func(o *link) bool { return o == l })
 	if l.ready {
-		m.declareLinks(true)
+		m.declareLinks(n)
 	}
 	m.seek.hurry(m)
 }
@@ -73,7 +73,7 @@ func (m *Machine) forget(l *link) {
 // drop ends a link for a reason, and keeps off its other end for a while.
 func (m *Machine) drop(l *link, why string, keepOff time.Duration) {
 	m.do(Drop{ID: l.id, Why: why})
-	m.forget(l)
+	m.forget(l, loses)
 	m.seek.lostLink(m, l, keepOff)
 }
 
@@ -84,7 +84,7 @@ const faultHold = 30 * time.Second
 func (m *Machine) fault(l *link, err error) {
 	m.stats.Faults++
 	m.do(Drop{ID: l.id, Why: err.Error(), Fault: true})
-	m.forget(l)
+	m.forget(l, loses)
 	m.seek.lostLink(m, l, faultHold)
 	m.seek.refuse(m, l.id, faultHold)
 }
@@ -156,7 +156,11 @@ func (m *Machine) onHello(l *link, b []byte) error {
 	if h.digest != m.table.digest {
 		m.sendSummary(l, false)
 	}
-	m.declareLinks(false)
+	if n.member {
+		m.declareLinks(spare)
+	} else {
+		m.declareLinks(opens)
+	}
 	return nil
 }
 
@@ -165,14 +169,16 @@ func (m *Machine) onBye(l *link, b []byte) error {
 		return errShort
 	}
 	m.do(Drop{ID: l.id, Why: "the other end said good-bye"})
-	m.forget(l)
-	switch b[0] {
-	case byeHangup:
+	if b[0] == byeTrim {
+		m.forget(l, spare)
+		m.seek.lostLink(m, l, trimHold)
+		return nil
+	}
+	m.forget(l, loses)
+	if b[0] == byeHangup {
 		m.seek.refuse(m, l.id, m.cfg.Hold)
 		m.seek.unpin(l.id)
-	case byeTrim:
-		m.seek.lostLink(m, l, trimHold)
-	default:
+	} else {
 		m.seek.lostLink(m, l, m.cfg.Hold)
 	}
 	return nil

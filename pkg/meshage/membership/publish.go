@@ -22,16 +22,31 @@ const (
 	quiet    = 2 * time.Second // after it the gap is small again
 )
 
-// touch makes a new version of the own record due. Links that went are told
-// sooner than links that came, because death must be known to all.
-func (m *Machine) touch(urgent bool) {
+// news is how much the others need to know of a change.
+type news int
+
+const (
+	spare news = iota // one way more, or one less that nobody needed
+	opens             // somebody new can be reached, or addresses changed
+	loses             // somebody may be dead
+)
+
+// touch makes a new version of the own record due. In a large mesh more changes
+// are collected for one.
+func (m *Machine) touch(n news) {
 	p := &m.own
 	if m.now-p.last > quiet {
 		p.gap = gapFirst
 	}
-	due := max(m.now+m.between(10*time.Millisecond, 30*time.Millisecond), p.last+p.gap)
-	if urgent {
-		due = max(m.now, p.last+gapFirst/2)
+	large := time.Duration(min(m.table.records, 1000)) * 200 * time.Microsecond
+	var due time.Duration
+	switch n {
+	case loses:
+		due = max(m.now+5*time.Millisecond, p.last+gapFirst/2+large)
+	case opens:
+		due = max(m.now+m.between(10*time.Millisecond, 30*time.Millisecond), p.last+p.gap)
+	default:
+		due = max(m.now+m.between(gapFirst, 2*gapFirst)+2*large, p.last+p.gap)
 	}
 	sooner(&p.at, due)
 }
@@ -57,7 +72,7 @@ func (m *Machine) publish() {
 
 // declareLinks takes the links that are ready into the graph at once, and into
 // the record soon.
-func (m *Machine) declareLinks(urgent bool) {
+func (m *Machine) declareLinks(n news) {
 	keys := make([]uint64, 0, len(m.order))
 	for _, l := range m.order {
 		if l.ready && len(keys) < MaxPeers {
@@ -65,9 +80,9 @@ func (m *Machine) declareLinks(urgent bool) {
 		}
 	}
 	if m.table.declare(m.table.self, keys) {
-		m.graphChanged(urgent)
+		m.graphChanged(n == loses)
 	}
-	m.touch(urgent)
+	m.touch(n)
 }
 
 // heardOfSelf is called with a record of this node that it has not made, or
@@ -104,6 +119,6 @@ func (m *Machine) setAddrs(addrs []string) {
 	}
 	if !slices.Equal(keep, m.cfg.Addrs) {
 		m.cfg.Addrs = keep
-		m.touch(false)
+		m.touch(opens)
 	}
 }

@@ -140,5 +140,7 @@ func (m *Machine) part(l *link) {
 	}
 	m.stats.Trimmed++
 	m.send(l, []byte{kindBye, byeTrim})
-	m.drop(l, "both ends have links enough", trimHold)
+	m.do(Drop{ID: l.id, Why: "both ends have links enough"})
+	m.forget(l, spare)
+	m.seek.lostLink(m, l, trimHold)
 }

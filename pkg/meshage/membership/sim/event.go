@@ -29,7 +29,7 @@ type event struct {
 	conn       *conn
 	data       []byte
 	seeking    bool
-	rumour     *rumour
+	rumour     *Rumour
 }
 
 // queue is a heap of events by time, then by order of making.

@@ -5,10 +5,12 @@ import (
 	"time"
 )
 
-// rumour is a broadcast on its way, spread as gossipsub does: each node passes
-// it on at once to some of its neighbours, and within a second tells the others
-// that it has it, who then ask for it.
-type rumour struct {
+// Rumour is a broadcast of 1,000 bytes on its way, spread as gossipsub does:
+// each node passes it on at once to some of its neighbours, and within a second
+// tells the others that it has it, who then ask for it.
+type Rumour struct {
+	net    *Net
+	from   int
 	heard  []time.Duration // by node, from the start; -1: not yet
 	began  time.Duration
 	copies int
@@ -26,9 +28,9 @@ type Reach struct {
 	Copies         float64 // sent for each node reached
 }
 
-// Broadcast sends a message from a node and lets time pass.
-func (s *Net) Broadcast(from int, wait time.Duration) Reach {
-	r := &rumour{heard: make([]time.Duration, len(s.Nodes)), began: s.now}
+// Broadcast sends a message from a node.
+func (s *Net) Broadcast(from int) *Rumour {
+	r := &Rumour{net: s, from: from, heard: make([]time.Duration, len(s.Nodes)), began: s.now}
 	for i := range r.heard {
 		r.heard[i] = -1
 	}
@@ -36,11 +38,15 @@ func (s *Net) Broadcast(from int, wait time.Duration) Reach {
 	for _, c := range s.Nodes[from].order {
 		s.tell(c, c.other(from), r, 0)
 	}
-	s.Run(wait)
+	return r
+}
+
+// Reach says how far it came until now, among those still alive.
+func (r *Rumour) Reach() Reach {
 	var times []time.Duration
-	result := Reach{Copies: float64(r.copies)}
-	for i, n := range s.Nodes {
-		if !n.Alive || n.Group != s.Nodes[from].Group {
+	var result Reach
+	for i, n := range r.net.Nodes {
+		if !n.Alive || n.Group != r.net.Nodes[r.from].Group {
 			continue
 		}
 		result.Alive++
@@ -50,11 +56,11 @@ func (s *Net) Broadcast(from int, wait time.Duration) Reach {
 	}
 	slices.Sort(times)
 	result.Reached, result.Median, result.Last = len(times), times[len(times)/2], times[len(times)-1]
-	result.Copies /= float64(len(times))
+	result.Copies = float64(r.copies) / float64(len(times))
 	return result
 }
 
-func (s *Net) tell(c *conn, to int, r *rumour, more time.Duration) {
+func (s *Net) tell(c *conn, to int, r *Rumour, more time.Duration) {
 	r.copies++
 	s.pass(c, to, more+s.transfer(1000), event{kind: hear, rumour: r})
 }
@@ -75,7 +81,7 @@ func (s *Net) hear(n *Node, e event) {
 }
 
 // offer gives a rumour to the neighbours who do not have it.
-func (s *Net) offer(n *Node, r *rumour) {
+func (s *Net) offer(n *Node, r *Rumour) {
 	for _, c := range n.order {
 		if to := c.other(n.index); r.heard[to] < 0 && s.Nodes[to].Alive {
 			s.tell(c, to, r, 2*s.opts.Latency)

@@ -31,7 +31,12 @@ type Options struct {
 // framing, TCP and IP headers.
 const Overhead = 100
 
-const rto = 200 * time.Millisecond // until TCP repeats what was lost, for the first time
+// When TCP repeats what was lost: once by a tail loss probe (RFC 8985), then by
+// its timer, which doubles each time (RFC 6298; 200 ms on Linux).
+const (
+	probe = 10 * time.Millisecond
+	rto   = 200 * time.Millisecond
+)
 
 // Net is a network of nodes.
 type Net struct {

@@ -62,10 +62,10 @@ func (s *Net) transfer(size int) time.Duration {
 		return d
 	}
 	for range 1 + size/1400 {
-		wait, again := time.Duration(0), rto
+		wait, again := time.Duration(0), probe
 		for s.rand.Float64() < s.opts.Loss {
 			wait += again
-			again *= 2
+			again = max(rto, 2*again)
 		}
 		d = max(d, wait+s.delay())
 	}
