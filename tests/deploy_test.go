@@ -70,7 +70,8 @@ func newDeployment(t *testing.T, hosts int) *deployment {
 	home := filepath.Join(l.Hosts[0].Dir, "home")
 	must(t, os.MkdirAll(filepath.Join(home, ".ssh"), 0o700))
 	l.Hosts[0].Env = []string{"HOME=" + home}
-	boss, err := l.Hosts[0].Start(t.Context(), program, "-level", "debug", "-v")
+	d.run(program, "mesh", "key", d.file("meshkey"))
+	boss, err := l.Hosts[0].Start(t.Context(), program, "-level", "debug", "-v", "-mesh-key", d.file("meshkey"))
 	must(t, err)
 	lab.StopAfter(t, boss)
 	d.boss, d.spy = boss, watchFor(t, deployPassword)
@@ -247,7 +248,7 @@ func (d *deployment) running(uid string, hosts ...*lab.Host) {
 		if got := d.inside(h, "stat -c %u "+deployBase); got != uid {
 			d.Errorf("on %s it runs as user %s, want %s", h.Name, got, uid)
 		}
-		if got := d.inside(h, "stat -c '%a %n' /tmp/minimega_deploy_*; cmp "+program+" /tmp/minimega_deploy_*[0-9]"); !strings.HasPrefix(got, "700 ") {
+		if got := d.inside(h, "stat -c '%a %n' /tmp/minimega_deploy_*[0-9]; cmp "+program+" /tmp/minimega_deploy_*[0-9]"); !strings.HasPrefix(got, "700 ") {
 			d.Errorf("on %s: %s", h.Name, got)
 		}
 		_, _ = c.Do(d.Context(), "quit")
@@ -297,7 +298,7 @@ func TestDeploy(t *testing.T) {
 	}
 
 	d.agent()
-	d.deploys("deploy launch n[2-4] root", "0", n2, n3, n4)
+	d.mesh(n2, n3, n4)
 	d.fails("deploy launch n2 "+deployUser+" sudo", "n2: sudo: sudo: a password is required", "deploy HOSTS USER PASSWORD sudo")
 	d.clean(n2)
 	d.must(`.env SSH_AUTH_SOCK ""`)
@@ -348,10 +349,36 @@ func (d *deployment) deploys(command, uid string, hosts ...*lab.Host) {
 			d.Errorf("%s: no line of %s:\n%s", command, h.Name, got)
 		}
 	}
-	if strings.Count(got, "running") != max(1, len(hosts)) {
+	if strings.Contains(got, "failed") || strings.Count(got, "running") < len(hosts) {
 		d.Errorf("%s:\n%s", command, got)
 	}
 	d.running(uid, hosts...)
+}
+
+// mesh deploys to hosts which then are a mesh with the daemon: they got its key.
+func (d *deployment) mesh(hosts ...*lab.Host) {
+	d.Helper()
+	d.must("deploy flags -base=" + deployBase + " -mesh-key " + d.file("meshkey"))
+	d.deploys("deploy launch n[2-4] root", "")
+	for until := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		list := d.must(".annotate false mesh list all")
+		if strings.HasSuffix(list, "n[2-4]") {
+			break
+		}
+		if time.Now().After(until) {
+			d.Fatalf("the mesh: %s", list)
+		}
+	}
+	if got := d.must("mesh send n[2-4] version"); !strings.Contains(got, "n[2-4]: minimega 4.") {
+		d.Errorf("version: %s", got)
+	}
+	for _, h := range hosts {
+		if got := d.inside(h, "stat -c %a /tmp/minimega_deploy_*.key; cmp "+d.file("meshkey")+" /tmp/minimega_deploy_*.key"); got != "600" {
+			d.Errorf("key on %s: %s", h.Name, got)
+		}
+	}
+	d.running("0", hosts...)
+	d.must("deploy flags -base=" + deployBase)
 }
 
 // agent lets the daemon use an ssh-agent that has the key.
