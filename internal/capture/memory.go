@@ -80,7 +80,10 @@ func (c cell) store(r record4) {
 
 // newMemory makes the memory of a capture that begins.
 func newMemory() (*memory, *os.File, error) {
-	fd, err := unix.MemfdCreate(memoryName, unix.MFD_CLOEXEC)
+	fd, err := unix.MemfdCreate(memoryName, unix.MFD_CLOEXEC|unix.MFD_NOEXEC_SEAL)
+	if errors.Is(err, unix.EINVAL) { // before Linux 6.3 there was no such thing
+		fd, err = unix.MemfdCreate(memoryName, unix.MFD_CLOEXEC)
+	}
 	if err != nil {
 		return nil, nil, os.NewSyscallError("memory of a capture", err)
 	}
