@@ -5,7 +5,6 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/tls"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -35,7 +34,7 @@ const (
 	knockNonce = 16
 	knockSize  = 32
 	proofSize  = 32
-	helloSize  = 1 + 32 + 2
+	helloSize  = 1 + 32
 
 	wireVersion   = 1
 	wireProtocol  = "minimega-mesh/1"
@@ -62,7 +61,6 @@ type admission struct {
 	knock   []byte // keys
 	proof   []byte
 	context [32]byte // MAC of the context
-	port    func() uint16
 }
 
 // admitted is what the two sides know of each other afterwards.
@@ -70,10 +68,9 @@ type admitted struct {
 	net.Conn
 	peer peer.ID
 	key  crypto.PubKey
-	port uint16 // on which the other side listens, 0: on none
 }
 
-func newAdmission(id crypto.PrivKey, key *Key, context string, port func() uint16) (*admission, error) {
+func newAdmission(id crypto.PrivKey, key *Key, context string) (*admission, error) {
 	self, err := peer.IDFromPrivateKey(id)
 	if err != nil {
 		return nil, err
@@ -82,7 +79,7 @@ func newAdmission(id crypto.PrivKey, key *Key, context string, port func() uint1
 	if err != nil {
 		return nil, err
 	}
-	a := &admission{id: self, tls: t, knock: key.derive("knock"), proof: key.derive("proof"), port: port}
+	a := &admission{id: self, tls: t, knock: key.derive("knock"), proof: key.derive("proof")}
 	copy(a.context[:], mac(key.derive("context"), []byte(context)))
 	return a, nil
 }
@@ -212,30 +209,27 @@ func (a *admission) proofs(t *tls.Conn) (client, server []byte, err error) {
 	return mac(a.proof, secret, []byte("client")), mac(a.proof, secret, []byte("server")), nil
 }
 
-// hello is said to who has the key: version, context and port, no name.
+// hello is said to who has the key: version and MAC of the context, no name.
 func (a *admission) hello() []byte {
-	b := append(make([]byte, 0, helloSize), wireVersion)
-	b = append(b, a.context[:]...)
-	return binary.BigEndian.AppendUint16(b, a.port())
+	return append(append(make([]byte, 0, helloSize), wireVersion), a.context[:]...)
 }
 
-// parseHello reads the other side's hello and returns its port.
-func (a *admission) parseHello(b []byte) (uint16, error) {
+// checkHello says whether the other side's hello is one to talk to.
+func (a *admission) checkHello(b []byte) error {
 	if len(b) != helloSize {
-		return 0, errors.New("malformed hello")
+		return errors.New("malformed hello")
 	}
 	if b[0] != wireVersion {
-		return 0, fmt.Errorf("it speaks version %d of the mesh protocol, this node version %d: run the same minimega on both", b[0], wireVersion)
+		return fmt.Errorf("it speaks version %d of the mesh protocol, this node version %d: run the same minimega on both", b[0], wireVersion)
 	}
-	if !hmac.Equal(b[1:33], a.context[:]) {
-		return 0, errOtherMesh
+	if !hmac.Equal(b[1:], a.context[:]) {
+		return errOtherMesh
 	}
-	return binary.BigEndian.Uint16(b[33:]), nil
+	return nil
 }
 
 func (a *admission) finish(t *tls.Conn, key crypto.PubKey, hello []byte) (*admitted, error) {
-	port, err := a.parseHello(hello)
-	if err != nil {
+	if err := a.checkHello(hello); err != nil {
 		return nil, err
 	}
 	id, err := peer.IDFromPublicKey(key)
@@ -245,5 +239,5 @@ func (a *admission) finish(t *tls.Conn, key crypto.PubKey, hello []byte) (*admit
 	if id == a.id {
 		return nil, errSelf
 	}
-	return &admitted{Conn: t, peer: id, key: key, port: port}, t.SetDeadline(time.Time{})
+	return &admitted{Conn: t, peer: id, key: key}, t.SetDeadline(time.Time{})
 }

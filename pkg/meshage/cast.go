@@ -16,7 +16,7 @@ import (
 
 // MaxBroadcast bounds a broadcast, in bytes: it goes to everybody, by several
 // ways. What is larger is for streams.
-const MaxBroadcast = 1 << 20
+const MaxBroadcast = 256 << 10
 
 // topicName is the one topic of gossipsub; ours are told apart inside it, so
 // that a subscription need not travel before the first message.

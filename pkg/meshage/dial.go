@@ -317,8 +317,8 @@ func (n *Node) lookUp(ctx context.Context, address string) ([]netip.AddrPort, er
 			return nil, fmt.Errorf("%q is not a port", p)
 		}
 		host, port = h, int(number)
-	} else if m, err := n.members.find(address); err == nil && m.id != n.id {
-		return parseAddrs(m.addrs), nil
+	} else if m, err := n.find(address); err == nil && m.id != n.id {
+		return parseAddrs(n.addrsOf(m.id)), nil
 	}
 	if ip, err := netip.ParseAddr(host); err == nil {
 		return []netip.AddrPort{netip.AddrPortFrom(ip.Unmap(), uint16(port))}, nil
@@ -381,7 +381,7 @@ func reason(err error) error {
 
 // Hangup ends the link to a neighbour. Neither side seeks the other for a while.
 func (n *Node) Hangup(name string) error {
-	m, err := n.members.find(name)
+	m, err := n.find(name)
 	if err != nil {
 		return fmt.Errorf("hang up: %w", err)
 	}

@@ -182,6 +182,10 @@ func (n *Node) linkUp(l *link) bool {
 	}
 	l.up = true
 	n.useLocked(l.id)
+	var m *muxed
+	if l.stream.Conn().As(&m) {
+		n.faceLocked(addrPort(m.side.LocalAddr()).Addr())
+	}
 	n.handleLocked(membership.LinkUp{ID: membership.ID(l.id)})
 	l.heardAt = time.Now()
 	n.tasks.run(func() { n.readLink(l) })
@@ -239,7 +243,7 @@ func (n *Node) writeLink(l *link) {
 	for {
 		select {
 		case m := <-l.out:
-			if !l.send(m) {
+			if !l.send(l.more(m)) {
 				return
 			}
 		case <-l.done:
@@ -252,9 +256,26 @@ func (n *Node) writeLink(l *link) {
 	}
 }
 
-// send writes one message. On failure the reader of the link sees to the rest.
-func (l *link) send(m []byte) bool {
-	b := append(binary.BigEndian.AppendUint32(make([]byte, 0, 4+len(m)), uint32(len(m))), m...)
+// more is m and what waits behind it, as it travels: a write costs more than a
+// message.
+func (l *link) more(m []byte) []byte {
+	const enough = 32 << 10
+	var b []byte
+	for {
+		b = append(binary.BigEndian.AppendUint32(b, uint32(len(m))), m...)
+		if len(b) > enough {
+			return b
+		}
+		select {
+		case m = <-l.out:
+		default:
+			return b
+		}
+	}
+}
+
+// send writes messages. On failure the reader of the link sees to the rest.
+func (l *link) send(b []byte) bool {
 	err := errors.Join(l.stream.SetWriteDeadline(time.Now().Add(linkTime)), write(l.stream, b))
 	if err != nil {
 		_ = l.stream.Reset()
@@ -267,7 +288,7 @@ func (n *Node) flush(l *link) {
 	for {
 		select {
 		case m := <-l.out:
-			if !l.send(m) {
+			if !l.send(l.more(m)) {
 				return
 			}
 			continue

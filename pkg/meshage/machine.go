@@ -2,7 +2,6 @@ package meshage
 
 import (
 	"log/slog"
-	"net/netip"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -67,7 +66,7 @@ func (n *Node) applyLocked(actions []membership.Action) {
 		case membership.Drop:
 			n.dropLocked(a)
 		case membership.Joined:
-			n.joined(a.Member)
+			n.members.join(Member{Name: a.Member.Name, Joined: a.Member.Joined}, peer.ID(a.Member.ID))
 		case membership.Left:
 			n.leftLocked(a.Member)
 		case membership.Beacon:
@@ -95,8 +94,8 @@ func (n *Node) sendLocked(to peer.ID, data []byte) {
 	}
 }
 
-// dropLocked ends a link, and the connection with it unless that still carries
-// streams: tidy closes it later.
+// dropLocked ends a link. Its connection stays for the streams on it, or those
+// that are being opened, and is closed by tidy; unless it is dead or worse.
 func (n *Node) dropLocked(d membership.Drop) {
 	l := n.links[peer.ID(d.ID)]
 	if l == nil {
@@ -108,13 +107,7 @@ func (n *Node) dropLocked(d membership.Drop) {
 	}
 	n.tasks.run(func() { n.log.Log(n.ctx, level, "link closed", "peer", n.nameOf(l.id), "why", d.Why) })
 	delete(n.links, l.id)
-	silent := time.Since(l.heardAt) > silence
-	l.end(d.Fault || silent || n.usageLocked(l.id).busy == 0)
-}
-
-func (n *Node) joined(m membership.Member) {
-	id := peer.ID(m.ID)
-	n.members.join(Member{Name: m.Name, Address: n.addressOf(id, m.Addrs), Joined: m.Joined}, id, m.Addrs)
+	l.end(d.Fault || time.Since(l.heardAt) > silence)
 }
 
 // leftLocked breaks the streams of a member that has left and its connections,
@@ -126,23 +119,6 @@ func (n *Node) leftLocked(m membership.Member) {
 	if n.links[id] == nil {
 		n.tasks.run(func() { _ = n.swarm.ClosePeer(id) })
 	}
-}
-
-// addressOf is the IP address of a node: where its connection comes from if
-// there is one, else what it says of itself.
-func (n *Node) addressOf(id peer.ID, addrs []string) string {
-	for _, c := range n.swarm.ConnsToPeer(id) {
-		var m *muxed
-		if c.As(&m) {
-			return addrPort(m.side.RemoteAddr()).Addr().String()
-		}
-	}
-	for _, a := range addrs {
-		if ap, err := netip.ParseAddrPort(a); err == nil {
-			return ap.Addr().String()
-		}
-	}
-	return ""
 }
 
 // nameOf is what a log calls a node.

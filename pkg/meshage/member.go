@@ -2,6 +2,7 @@ package meshage
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -9,6 +10,8 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+
+	"minimega/pkg/meshage/membership"
 )
 
 // members is who can be reached, and who wants to know.
@@ -25,11 +28,10 @@ type members struct {
 // member is one node. What depends on it uses ctx, which ends with ErrLeft as
 // its cause.
 type member struct {
-	Member
-	id    peer.ID
-	addrs []string
-	ctx   context.Context
-	leave context.CancelCauseFunc
+	Member // without Address, which changes
+	id     peer.ID
+	ctx    context.Context
+	leave  context.CancelCauseFunc
 }
 
 // maxGone bounds how many names of former members are remembered.
@@ -39,8 +41,8 @@ func newMembers(self peer.ID) *members {
 	return &members{self: self, byID: map[peer.ID]*member{}, gone: map[string]time.Time{}, watchers: map[*watcher]struct{}{}}
 }
 
-func (ms *members) join(m Member, id peer.ID, addrs []string) {
-	e := &member{Member: m, id: id, addrs: addrs}
+func (ms *members) join(m Member, id peer.ID) {
+	e := &member{Member: m, id: id}
 	e.ctx, e.leave = context.WithCancelCause(context.Background())
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
@@ -54,7 +56,7 @@ func (ms *members) join(m Member, id peer.ID, addrs []string) {
 	ms.byID[id] = e
 	delete(ms.gone, m.Name)
 	for w := range ms.watchers {
-		w.add(Event{Member: m})
+		w.add(change{member: e})
 	}
 }
 
@@ -74,7 +76,7 @@ func (ms *members) leftLocked(m *member) {
 	ms.gone[m.Name] = time.Now()
 	m.leave(fmt.Errorf("%s: %w", m.Name, ErrLeft))
 	for w := range ms.watchers {
-		w.add(Event{Member: m.Member, Left: true})
+		w.add(change{m, true})
 	}
 }
 
@@ -97,7 +99,7 @@ func (ms *members) get(id peer.ID) *member {
 	return ms.byID[id]
 }
 
-// list returns all members by name, those of one name by address.
+// list returns all members by name, those of one name by ID.
 func (ms *members) list() []*member {
 	ms.mu.Lock()
 	list := make([]*member, 0, len(ms.byID))
@@ -107,9 +109,6 @@ func (ms *members) list() []*member {
 	ms.mu.Unlock()
 	slices.SortFunc(list, func(a, b *member) int {
 		if c := strings.Compare(a.Name, b.Name); c != 0 {
-			return c
-		}
-		if c := strings.Compare(a.Address, b.Address); c != 0 {
 			return c
 		}
 		return strings.Compare(string(a.id), string(b.id))
@@ -134,7 +133,7 @@ func (ms *members) find(name string) (*member, error) {
 		return found[0], nil
 	}
 	if len(found) > 1 {
-		return nil, ms.ambiguous(name, found)
+		return nil, &ambiguity{found}
 	}
 	if at, ok := ms.gone[name]; ok {
 		return nil, fmt.Errorf("%s: %w (%s ago)", name, ErrLeft, time.Since(at).Round(time.Second))
@@ -142,23 +141,55 @@ func (ms *members) find(name string) (*member, error) {
 	return nil, ms.unknownLocked(name)
 }
 
-func (ms *members) ambiguous(name string, found []*member) error {
+// ambiguity is a name with several members. Where they are, the node knows.
+type ambiguity struct{ found []*member }
+
+func (e *ambiguity) Error() string { return e.found[0].Name + ": " + ErrAmbiguous.Error() }
+func (e *ambiguity) Unwrap() error { return ErrAmbiguous }
+
+// find returns the one member of a name.
+func (n *Node) find(name string) (*member, error) {
+	m, err := n.members.find(name)
+	var several *ambiguity
+	if !errors.As(err, &several) {
+		return m, err
+	}
 	var at []string
-	for _, m := range found {
-		a := m.Address
-		if len(m.addrs) > 0 {
-			a = m.addrs[0] // with its port: both may be on one host
+	for _, m := range several.found {
+		a := "an unknown address"
+		if addrs := n.addrsOf(m.id); len(addrs) > 0 {
+			a = addrs[0] // with its port: both may be on one host
 		}
-		if a == "" {
-			a = "an unknown address"
-		}
-		if m.id == ms.self {
+		if m.id == n.id {
 			a += " (this host)"
 		}
 		at = append(at, a)
 	}
 	slices.Sort(at)
-	return fmt.Errorf("%s is at %s: %w: give each host its own name", name, strings.Join(at, " and "), ErrAmbiguous)
+	return nil, fmt.Errorf("%s is at %s: %w: give each host its own name", name, strings.Join(at, " and "), ErrAmbiguous)
+}
+
+// addrsOf lists where a node can be dialled, by its own word.
+func (n *Node) addrsOf(id peer.ID) []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	m, _ := n.machine.Member(membership.ID(id))
+	return m.Addrs
+}
+
+// addressOf is the IP address of a node: where its connection comes from if
+// there is one, else what it says of itself.
+func (n *Node) addressOf(id peer.ID, addrs []string) string {
+	for _, c := range n.swarm.ConnsToPeer(id) {
+		var m *muxed
+		if c.As(&m) {
+			return addrPort(m.side.RemoteAddr()).Addr().String()
+		}
+	}
+	for _, ap := range parseAddrs(addrs) {
+		return ap.Addr().String()
+	}
+	return ""
 }
 
 func (ms *members) unknownLocked(name string) error {
@@ -203,16 +234,21 @@ func distance(a, b string, limit int) int {
 
 // watcher queues events for one function.
 type watcher struct {
-	f    func(Event)
+	f    func(change)
 	wake chan struct{}
 	done chan struct{}
 	once sync.Once
 
 	mu    sync.Mutex
-	queue []Event
+	queue []change
 }
 
-func (w *watcher) add(e Event) {
+type change struct {
+	member *member
+	left   bool
+}
+
+func (w *watcher) add(e change) {
 	w.mu.Lock()
 	w.queue = append(w.queue, e)
 	w.mu.Unlock()
@@ -251,19 +287,26 @@ func (w *watcher) run() {
 	}
 }
 
+// present is a member with its address as it is now.
+func (n *Node) present(m *member) Member {
+	out := m.Member
+	out.Address = n.addressOf(m.id, n.addrsOf(m.id))
+	return out
+}
+
 // Members implements Mesh.
 func (n *Node) Members() []Member {
 	list := n.members.list()
 	out := make([]Member, len(list))
 	for i, m := range list {
-		out[i] = m.Member
+		out[i] = n.present(m)
 	}
 	return out
 }
 
 // Watch implements Mesh. f may call stop.
 func (n *Node) Watch(f func(Event)) (stop func()) {
-	w := &watcher{f: f, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	w := &watcher{f: func(e change) { f(Event{Member: n.present(e.member), Left: e.left}) }, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	ms := n.members
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
@@ -272,7 +315,7 @@ func (n *Node) Watch(f func(Event)) (stop func()) {
 	}
 	ms.watchers[w] = struct{}{}
 	for _, m := range ms.byID {
-		w.add(Event{Member: m.Member})
+		w.add(change{member: m})
 	}
 	n.tasks.run(w.run)
 	return func() {

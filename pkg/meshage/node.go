@@ -92,6 +92,7 @@ type Node struct {
 	links   map[peer.ID]*link
 	timeout time.Duration
 	addrs   []netip.AddrPort
+	facing  map[netip.Addr]bool // this node's own addresses, as seen from neighbours
 	used    map[peer.ID]*usage
 }
 
@@ -104,7 +105,7 @@ func New(ctx context.Context, opts Options) (*Node, error) {
 		return nil, err
 	}
 	n := &Node{opts: opts, log: opts.Log, wake: make(chan struct{}, 1), shout: make(chan bool, 1), gate: newGate(),
-		links: map[peer.ID]*link{}, used: map[peer.ID]*usage{}, services: newServices()}
+		links: map[peer.ID]*link{}, used: map[peer.ID]*usage{}, facing: map[netip.Addr]bool{}, services: newServices()}
 	n.dials.init()
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
@@ -132,7 +133,7 @@ func (n *Node) build() error {
 	if err != nil {
 		return err
 	}
-	if n.admission, err = newAdmission(id, key, n.opts.Context, n.port); err != nil {
+	if n.admission, err = newAdmission(id, key, n.opts.Context); err != nil {
 		return err
 	}
 	n.id = n.admission.id
@@ -190,7 +191,7 @@ func (n *Node) newMachine() (err error) {
 	if err != nil {
 		return err
 	}
-	n.members.join(Member{Name: n.opts.Name, Address: ipOf(n.addrs), Joined: now}, n.id, nil)
+	n.members.join(Member{Name: n.opts.Name, Joined: now}, n.id)
 	return nil
 }
 
@@ -203,13 +204,6 @@ func texts(addrs []netip.AddrPort) []string {
 		}
 	}
 	return list
-}
-
-func ipOf(addrs []netip.AddrPort) string {
-	if len(addrs) == 0 {
-		return ""
-	}
-	return addrs[0].Addr().String()
 }
 
 // ID names the node among all others, and stays if there is an IdentityFile.
@@ -275,16 +269,19 @@ func (n *Node) run() {
 		n.tasks.run(n.sendBeacons)
 		n.tasks.run(n.hearBeacons)
 	}
-	n.Watch(n.record)
+	n.Watch(n.note)
 	n.poke()
 }
 
-// record writes who comes and goes into the log.
-func (n *Node) record(e Event) {
-	switch {
-	case e.Left:
+// note writes who comes and goes into the log.
+func (n *Node) note(e Event) {
+	if e.Left {
 		n.log.Info("host left the mesh", "host", e.Member.Name)
-	case e.Member.Name != n.opts.Name:
+		return
+	}
+	if _, err := n.find(e.Member.Name); errors.Is(err, ErrAmbiguous) {
+		n.log.Warn("two hosts have one name", "err", err)
+	} else if e.Member.Name != n.opts.Name {
 		n.log.Info("host joined the mesh", "host", e.Member.Name, "address", e.Member.Address)
 	}
 }

@@ -1,6 +1,7 @@
 package meshage
 
 import (
+	"net/netip"
 	"slices"
 	"time"
 
@@ -143,9 +144,32 @@ func (n *Node) refreshAddrs() {
 	addrs := n.opts.Transport.Addresses(n.listener)
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if slices.Equal(addrs, n.addrs) {
-		return
+	n.setAddrsLocked(addrs)
+}
+
+// faceLocked notes that a neighbour knows this node by ip. Such addresses come
+// first of those that the node tells: a host has others, such as those of
+// bridges, at which nobody can reach it.
+func (n *Node) faceLocked(ip netip.Addr) {
+	if !n.facing[ip] {
+		n.facing[ip] = true
+		n.setAddrsLocked(n.addrs)
 	}
-	n.addrs = addrs
-	n.handleLocked(membership.SetAddrs{Addrs: texts(addrs)})
+}
+
+func (n *Node) setAddrsLocked(addrs []netip.AddrPort) {
+	addrs = slices.Clone(addrs)
+	slices.SortStableFunc(addrs, func(a, b netip.AddrPort) int {
+		switch facing := n.facing[a.Addr()]; {
+		case facing == n.facing[b.Addr()]:
+			return 0
+		case facing:
+			return -1
+		}
+		return 1
+	})
+	if !slices.Equal(addrs, n.addrs) {
+		n.addrs = addrs
+		n.handleLocked(membership.SetAddrs{Addrs: texts(addrs)})
+	}
 }

@@ -91,13 +91,13 @@ func (n *Node) way(ctx context.Context, m *member) (peer.ID, error) {
 	n.mu.Lock()
 	hop, routed := n.machine.NextHop(membership.ID(m.id))
 	n.mu.Unlock()
-	if len(m.addrs) > 0 && !n.dials.failedLately(m.id) {
+	if addrs := n.addrsOf(m.id); len(addrs) > 0 && !n.dials.failedLately(m.id) {
 		limit := dialTime
 		if routed {
 			limit = shortTime
 		}
 		ctx, cancel := context.WithTimeout(ctx, limit)
-		err := n.reach(ctx, m.id, m.addrs)
+		err := n.reach(ctx, m.id, addrs)
 		cancel()
 		if err == nil {
 			return m.id, nil
@@ -109,13 +109,23 @@ func (n *Node) way(ctx context.Context, m *member) (peer.ID, error) {
 	return "", fmt.Errorf("no way to %s", m.Name)
 }
 
+// firstHop opens a stream to the first node on the way to m. A connection that
+// closes just then is no reason to give up.
+func (n *Node) firstHop(ctx context.Context, m *member) (hop peer.ID, s network.Stream, err error) {
+	for range 3 {
+		if hop, err = n.way(ctx, m); err != nil {
+			return "", nil, err
+		}
+		if s, err = n.rawStream(ctx, hop); err == nil {
+			return hop, s, nil
+		}
+	}
+	return "", nil, err
+}
+
 // outStream opens a stream to m and sends its header with what follows at once.
 func (n *Node) outStream(ctx context.Context, m *member, kind byte, proto string, first []byte) (network.Stream, func(), error) {
-	hop, err := n.way(ctx, m)
-	if err != nil {
-		return nil, nil, err
-	}
-	s, err := n.rawStream(ctx, hop)
+	hop, s, err := n.firstHop(ctx, m)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -194,7 +204,7 @@ func (n *Node) target(to, proto string) (*member, error) {
 	if len(proto) == 0 || len(proto) > 255 {
 		return nil, fmt.Errorf("protocol name of %d bytes", len(proto))
 	}
-	return n.members.find(to)
+	return n.find(to)
 }
 
 // during is ctx that ends with the member, too.
