@@ -167,8 +167,10 @@ func (st *station) run(t *testing.T, name string, args ...string) {
 }
 
 // pings reports whether a ping of so many bytes, not to be fragmented, is answered.
-func (st *station) pings(to *station, size int) bool {
-	_, err := st.command("ping", "-n", "-q", "-c", "1", "-W", "1", "-M", "do", "-s", strconv.Itoa(size), to.ip.String())
+func (st *station) pings(to *station, size int) bool { return st.pingsWithin(to, size, "1") }
+
+func (st *station) pingsWithin(to *station, size int, seconds string) bool {
+	_, err := st.command("ping", "-n", "-q", "-c", "1", "-W", seconds, "-M", "do", "-s", strconv.Itoa(size), to.ip.String())
 	return err == nil
 }
 
@@ -185,7 +187,7 @@ func (st *station) reaches(t *testing.T, to *station) {
 
 func (st *station) misses(t *testing.T, to *station) {
 	t.Helper()
-	if st.pings(to, 56) {
+	if st.pingsWithin(to, 56, "0.3") {
 		t.Errorf("%v reaches %v", st.ip, to.ip)
 	}
 }
