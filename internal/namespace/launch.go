@@ -2,12 +2,14 @@ package namespace
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
 	"time"
 
 	"minimega/internal/cluster"
+	"minimega/internal/errs"
 )
 
 // launch makes the VMs of one pass over the queue, on all hosts at once. A
@@ -32,6 +34,11 @@ func (n *Namespace) launch(ctx context.Context, q *taken, progress func(done, fa
 	err := cluster.Each(ctx, orders.hosts, func(ctx context.Context, host string) error {
 		o := orders.of[host]
 		err := n.launchOn(ctx, host, o, func(l launched) { p.set(host, l) })
+		if o.count() == 0 && errors.Is(err, errs.Unreachable) {
+			// Not what was asked for, and whoever asks that host is told.
+			n.registry.opts.Log.Warn("a host of the namespace is not connected with the others", "namespace", n.Name, "host", host, "err", err)
+			return nil
+		}
 		if err != nil {
 			p.lost(host, o.count())
 		}
