@@ -363,3 +363,38 @@ func TestHolderIsSmall(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// The file was moved away, or another took its name, while nobody watched: what
+// is somebody else's stays as it is.
+func TestFileIsAnotherNow(t *testing.T) {
+	for _, foreign := range []string{"", strings.Repeat("not a capture ", 100)} {
+		a, b := veth(t)
+		dir := t.TempDir()
+		hosttest.Machine{Marks: []string{dir}}.Check(t)
+		o := order{Dir: filepath.Join(dir, "journal"), Path: filepath.Join(dir, "a.pcap"), Link: a}
+		c, _ := startCapturer(t, o)
+		c.kill()
+		sender(t, b)(udpFrame(7, 0, 100))
+		if err := os.Rename(o.Path, o.Path+".old"); err != nil {
+			t.Fatal(err)
+		}
+		if foreign != "" {
+			if err := os.WriteFile(o.Path, []byte(foreign), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		m := Open(o.Dir, slog.New(slog.DiscardHandler))
+		n, err := m.Restore(t.Context(), nil)
+		if wrong := foreign != ""; wrong != (err != nil) || wrong != (n == 0) {
+			t.Errorf("%d restored, %v", n, err)
+		}
+		if err := m.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if foreign == "" {
+			once(t, o.Path, 1)
+		} else if got, err := os.ReadFile(o.Path); string(got) != foreign {
+			t.Errorf("%d bytes, %v", len(got), err)
+		}
+	}
+}

@@ -59,6 +59,39 @@ func TestJournal(t *testing.T) {
 	}
 }
 
+// What is beside an entry goes with it, at the latest when nobody knows why it is there.
+func TestBeside(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "j")
+	j := Open(dir)
+	for _, end := range []func(*Entry) error{(*Entry).Remove, func(e *Entry) error {
+		if _, err := j.Entries(); err != nil {
+			return err
+		}
+		if _, err := os.Lstat(e.Beside()); err != nil {
+			return err
+		}
+		if err := os.Remove(e.Path()); err != nil {
+			return err
+		}
+		_, err := j.Entries()
+		return err
+	}} {
+		e, err := j.Add("a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(e.Beside(), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := end(e); err != nil {
+			t.Error(err)
+		}
+		if left, _ := os.ReadDir(dir); len(left) != 0 {
+			t.Errorf("left: %v", left)
+		}
+	}
+}
+
 // Broken files are named and do not hide the others.
 func TestBroken(t *testing.T) {
 	dir := t.TempDir()
@@ -80,7 +113,7 @@ func TestBroken(t *testing.T) {
 func TestNil(t *testing.T) {
 	var j *Journal
 	e, err := j.Add(1)
-	if err != nil || e != nil || e.Remove() != nil {
+	if err != nil || e != nil || e.Remove() != nil || e.Path() != "" || e.Beside() != "" {
 		t.Error("a nil journal keeps something")
 	}
 	if l, err := j.Entries(); l != nil || err != nil {
