@@ -75,6 +75,7 @@ type ContainerConfig struct {
 	Hostname       string
 	Init           []string
 	Preinit        string
+	UserNS         bool
 	Fifos          uint64
 	VolumePaths    map[string]string // path inside: path on the host
 }

@@ -42,9 +42,9 @@ type Spec struct {
 // Spacer is an Engine whose machines live in network namespaces of the host.
 // Their ports go when they end.
 type Spacer interface {
-	// NewSpace makes a network namespace, which lasts as long as it is open or
+	// NewSpace makes the network namespace for a machine, which lasts as long as it is open or
 	// used by a machine.
-	NewSpace(ctx context.Context) (*os.File, error)
+	NewSpace(ctx context.Context, s *Spec) (*os.File, error)
 }
 
 // Cleaner is an Engine whose machines leave more than processes with the

@@ -170,6 +170,7 @@ func containerFields() []*Field {
 		text("hostname", "Hostname", "Host name; the VM's name when empty.", NoPath, func(c *Config) *string { return &c.Hostname }, t),
 		list("init", "Init", "First program and its arguments; what an image names unless set.", func(c *Config) *[]string { return &c.Init }, t),
 		text("preinit", "Pre-init", "Program that runs as root in the container's namespaces before init.", NoPath, func(c *Config) *string { return &c.Preinit }, t),
+		flag("userns", "User namespace", "Give the container users of its own: its root is an ordinary user of the host.", func(c *Config) *bool { return &c.UserNS }, t),
 		number("fifos", "FIFOs", "Number of named pipes shared with the host.", func(c *Config) *uint64 { return &c.Fifos }, t),
 		dict("volume", "Volumes", "Directories of the host: path inside the container, path on the host.", func(c *Config) *map[string]string { return &c.VolumePaths }, t),
 	}

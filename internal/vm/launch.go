@@ -210,7 +210,10 @@ func (v *VM) makeMachine(ctx context.Context) error {
 	ns := undo.Step{Name: "make network namespace", Do: v.keep}
 	taps := undo.Step{Name: "make taps", Do: func(ctx context.Context) error { return v.makeTaps(ctx, space) }, Undo: v.removeTaps}
 	if spacer := v.spacer(); spacer != nil {
-		ns.Do = func(ctx context.Context) (err error) { space, err = spacer.NewSpace(ctx); return err }
+		ns.Do = func(ctx context.Context) (err error) {
+			space, err = spacer.NewSpace(ctx, &Spec{ID: v.ID, Name: v.Name, Namespace: v.Namespace, Dir: v.Dir(), Config: v.Config(), Log: v.log()})
+			return err
+		}
 		defer func() { _ = space.Close() }() // the machine has it
 	} else if again { // the taps are still those of the first launch, and stay
 		taps.Do, taps.Undo = v.keep, nil

@@ -43,6 +43,7 @@ func (e *Engine) Adopt(ctx context.Context, s *vm.Spec, pid int) (vm.Machine, er
 		undo.Step{Name: "borrow terminal", Do: func(context.Context) error { return l.borrow(l.keeper.pid) },
 			Undo: func() error { return errors.Join(l.pty.Close(), l.start.Close()) }},
 		undo.Step{Name: "open console", Do: l.openConsole, Undo: func() error { return l.console.Close() }},
+		undo.Step{Name: "serve backchannel", Do: l.serveBackchannel},
 	)
 	if err != nil {
 		return nil, errs.InVM(err, s.Name)
@@ -131,6 +132,28 @@ func (l *launch) borrow(pid int) error {
 	if l.start, err = borrow(fd, fdStart, "eventfd"); err != nil {
 		return errors.Join(err, l.pty.Close())
 	}
+	return l.borrowAgent(fd)
+}
+
+// borrowAgent gets the socket of the backchannel, if there is one: keepers of
+// older versions have none.
+func (l *launch) borrowAgent(keeper int) error {
+	c := l.spec.Config
+	agent, err := borrow(keeper, fdAgent, backchannelName)
+	switch {
+	case err != nil && c.Backchannel:
+		l.spec.Log.Warn("no backchannel", "vm", l.spec.Name, "err", err)
+		return nil
+	case err != nil:
+		return nil
+	case !isListener(agent):
+		return agent.Close()
+	}
+	root := c.FilesystemPath
+	if c.Snapshot {
+		root = l.path(upperName)
+	}
+	l.agent, l.socket = agent, filepath.Join(root, backchannelName)
 	return nil
 }
 

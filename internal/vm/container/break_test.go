@@ -22,11 +22,14 @@ func TestIsolation(t *testing.T) {
 		"Memory":    func(b *bench) *vm.Config { return b.config("memory") },
 		"Privilege": func(b *bench) *vm.Config { return b.config("privilege", fmt.Sprintf("%016x", keptMask())) },
 	} {
-		t.Run(name, func(t *testing.T) {
-			b := newBench(t)
-			b.t = t
-			b.succeeds(with(b))
-		})
+		for suffix, users := range map[string]bool{"": false, "InUserNamespace": true} {
+			t.Run(name+suffix, func(t *testing.T) {
+				b := newBench(t)
+				c := with(b)
+				c.UserNS = users
+				b.succeeds(c)
+			})
+		}
 	}
 }
 
@@ -36,15 +39,22 @@ func TestIsolationOfFiles(t *testing.T) {
 	if err := os.WriteFile(secret, []byte("of the host"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, snapshot := range []bool{true, false} {
+	for i := range 4 {
 		c := b.config("files", secret)
-		c.Snapshot = snapshot
-		vol := filepath.Join(b.base, fmt.Sprint("vol", snapshot))
+		c.Snapshot, c.UserNS = i%2 == 0, i > 1
+		vol := filepath.Join(b.base, fmt.Sprint("vol", i))
 		c.VolumePaths = map[string]string{"/vol": vol}
+		err := os.Mkdir(vol, 0o700)
+		if err == nil {
+			err = os.Chmod(vol, 0o777)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
 		b.succeeds(c)
-		c = b.config("chroot", secret)
-		c.Snapshot = snapshot
-		b.succeeds(c)
+		n := b.config("chroot", secret)
+		n.Snapshot, n.UserNS = c.Snapshot, c.UserNS
+		b.succeeds(n)
 	}
 }
 
@@ -61,12 +71,20 @@ func TestIsolationOfNetworks(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer u.Close()
-	b.succeeds(b.config("network", fmt.Sprint(l.Addr().(*net.TCPAddr).Port), name))
+	for _, users := range []bool{false, true} {
+		c := b.config("network", fmt.Sprint(l.Addr().(*net.TCPAddr).Port), name)
+		c.UserNS = users
+		b.succeeds(c)
+	}
 }
 
 func TestIsolationOfPids(t *testing.T) {
 	b := newBenchWith(t, Options{Pids: 64})
-	b.succeeds(b.config("forks", "64"))
+	for _, users := range []bool{false, true} {
+		c := b.config("forks", "64")
+		c.UserNS = users
+		b.succeeds(c)
+	}
 }
 
 // An init that is a link to what executes it would run the first stage again,

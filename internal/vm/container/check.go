@@ -32,7 +32,7 @@ func (e *Engine) Check(ctx context.Context, c *vm.Config) error {
 	if err := root.release(); err != nil {
 		return err
 	}
-	for _, check := range []func(*vm.Config) error{checkSize, checkWords, checkNets} {
+	for _, check := range []func(*vm.Config) error{checkSize, checkWords, checkNets, e.checkUsers} {
 		if err := check(c); err != nil {
 			return err
 		}
@@ -85,6 +85,15 @@ func checkWords(c *vm.Config) error {
 		if err := unix.Access(c.Preinit, unix.X_OK); err != nil {
 			return errs.New(errs.NotFound, "preinit %s cannot be executed: %w", c.Preinit, err)
 		}
+	}
+	return nil
+}
+
+// checkUsers refuses a user namespace where it would need more users than there are.
+func (e *Engine) checkUsers(c *vm.Config) error {
+	if c.UserNS && e.opts.Rootless {
+		return errs.WithRemedy(errs.New(errs.Unsupported, "without root there are no users to map a container's to"),
+			"run minimega as root, or set `vm config userns false`")
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -36,6 +37,10 @@ type Options struct {
 	// Rootless says that root is that of a user namespace, who may make neither
 	// control groups nor device nodes: containers get the host's devices.
 	Rootless bool
+	// Backchannel serves connections of containers to their /cc. It returns
+	// when the connection ends, which it does at the latest with ctx; it is
+	// closed then. Default: they are closed at once.
+	Backchannel func(ctx context.Context, s *vm.Spec, conn net.Conn)
 }
 
 // Root is a file system, prepared for containers.
@@ -161,7 +166,12 @@ func (e *Engine) Diagnose(ctx context.Context) error {
 
 // NewSpace makes the network namespace of a machine. It lasts as long as a
 // process is in it or the file is open.
-func (e *Engine) NewSpace(context.Context) (*os.File, error) { return e.spaces.take() }
+func (e *Engine) NewSpace(_ context.Context, s *vm.Spec) (*os.File, error) {
+	if s.Config.UserNS {
+		return makeUserSpace(userBase(e.opts.Base, s.ID))
+	}
+	return e.spaces.take()
+}
 
 // groupParent is where the control groups of a base directory are: two daemons
 // on a host must not share them.

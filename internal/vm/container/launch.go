@@ -43,11 +43,15 @@ type launch struct {
 	group   *cgroup.Group
 	pty     *terminal
 	start   *os.File // eventfd that lets init run
+	space   *os.File // user namespace, nil for that of the host
+	agent   *os.File // listens for the agent; nil without a backchannel
+	socket  string   // its path
 	program *program
 	keeper  *keeper
 	report  *os.File
 	init    *process
 	console *console
+	cc      *backchannel
 }
 
 // Launch makes a container whose init waits to be executed.
@@ -56,14 +60,17 @@ func (e *Engine) Launch(ctx context.Context, s *vm.Spec) (vm.Machine, error) {
 	defer cancel()
 	l := &launch{e: e, spec: s}
 	defer l.releaseRoot()
+	defer func() { _ = l.space.Close() }() // nil closes nothing; others hold it
 	err := undo.Run(ctx,
 		undo.Step{Name: "prepare file system", Do: l.prepareRoot, Undo: l.removeFiles},
 		undo.Step{Name: "make control group", Do: l.makeGroup, Undo: func() error { return l.group.Remove(context.Background()) }},
 		undo.Step{Name: "open terminal", Do: l.openTerminal, Undo: func() error { return errors.Join(l.pty.Close(), l.start.Close()) }},
+		undo.Step{Name: "open backchannel", Do: l.openBackchannel, Undo: l.closeBackchannel},
 		undo.Step{Name: "start container", Do: l.run, Undo: l.end},
 		undo.Step{Name: "set up container", Do: l.await, Undo: func() error { return l.init.close() }},
 		undo.Step{Name: "check init", Do: l.checkInit},
 		undo.Step{Name: "open console", Do: l.openConsole, Undo: func() error { return l.console.Close() }},
+		undo.Step{Name: "serve backchannel", Do: l.serveBackchannel},
 	)
 	if err != nil {
 		return nil, errs.InVM(err, s.Name)
@@ -105,6 +112,9 @@ func (l *launch) makeFiles() error {
 	}
 	pl := &plan{dir: l.spec.Dir, hostname: c.Hostname, preinit: c.Preinit, overlay: c.Snapshot, rootless: l.e.opts.Rootless, filter: l.e.filter}
 	l.plan = pl
+	if err := l.mapUsers(pl); err != nil {
+		return err
+	}
 	if err := l.choose(pl); err != nil {
 		return err
 	}
@@ -116,16 +126,69 @@ func (l *launch) makeFiles() error {
 	}
 	if _, err := os.Stat(uuidPath); err == nil {
 		pl.uuid = l.path(uuidName)
+		if err := pl.users.give(pl.uuid); err != nil {
+			return err
+		}
 	}
 	for i := range c.Fifos {
 		path := l.path(fifoName(i))
 		if err := unix.Mkfifo(path, 0o660); err != nil {
 			return fmt.Errorf("make %s: %w", fifoName(i), err)
 		}
+		if err := pl.users.give(path); err != nil {
+			return err
+		}
 		pl.fifos = append(pl.fifos, path)
 	}
 	var err error
 	pl.volumes, err = makeVolumes(c.VolumePaths)
+	return err
+}
+
+// mapUsers takes the user namespace that the network namespace belongs to.
+func (l *launch) mapUsers(pl *plan) (err error) {
+	if !l.spec.Config.UserNS {
+		return nil
+	}
+	if l.space, err = owner(l.spec.Space); err != nil {
+		return err
+	}
+	pl.users = users{fd: fdUsers, first: userBase(l.e.opts.Base, l.spec.ID)}
+	return nil
+}
+
+// openBackchannel makes the socket of the agent where the container's root has
+// its upper directory, or is.
+func (l *launch) openBackchannel(context.Context) (err error) {
+	if !l.spec.Config.Backchannel {
+		return nil
+	}
+	l.socket = filepath.Join(l.plan.root, backchannelName)
+	l.agent, err = listenBackchannel(l.plan.root)
+	if errors.Is(err, unix.EROFS) {
+		l.spec.Log.Warn("no backchannel: the file system is read-only", "vm", l.spec.Name)
+		return nil
+	}
+	if err != nil || !l.plan.overlay {
+		return err
+	}
+	// An overlay has other inodes than what is below it, and a socket is found
+	// by its inode.
+	l.plan.cc = l.socket
+	return l.plan.users.give(l.plan.cc)
+}
+
+func (l *launch) closeBackchannel() error {
+	if l.agent == nil {
+		return nil
+	}
+	return errors.Join(l.agent.Close(), removeSocket(l.socket))
+}
+
+func (l *launch) serveBackchannel(context.Context) (err error) {
+	if l.agent != nil {
+		l.cc, err = serveBackchannel(l.e.poller, l.agent, l.socket, l.spec, l.e.opts.Backchannel)
+	}
 	return err
 }
 
@@ -184,7 +247,7 @@ func (l *launch) makeRoot(pl *plan) error {
 	if pl.rootless {
 		return unix.Chmod(pl.root, st.Mode&0o7777) // its owner may be nobody here
 	}
-	return errors.Join(os.Lchown(pl.root, int(st.Uid), int(st.Gid)), unix.Chmod(pl.root, st.Mode&0o7777))
+	return errors.Join(os.Lchown(pl.root, int(pl.users.first+st.Uid), int(pl.users.first+st.Gid)), unix.Chmod(pl.root, st.Mode&0o7777))
 }
 
 // removeFiles takes back makeFiles.
@@ -210,7 +273,7 @@ func (l *launch) makeGroup(context.Context) (err error) {
 }
 
 func (l *launch) openTerminal(context.Context) (err error) {
-	if l.pty, err = newTerminal(); err != nil {
+	if l.pty, err = newTerminal(l.plan.users.first); err != nil {
 		return err
 	}
 	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
@@ -223,6 +286,12 @@ func (l *launch) openTerminal(context.Context) (err error) {
 
 // run starts the keeper, which starts the container.
 func (l *launch) run(context.Context) (err error) {
+	if l.agent == nil {
+		if l.agent, err = os.Open(os.DevNull); err != nil { // in its place
+			return err
+		}
+		defer func() { _ = l.agent.Close(); l.agent = nil }()
+	}
 	l.program = l.plan.build()
 	if l.e.edit != nil {
 		l.e.edit(l.program)
@@ -242,9 +311,12 @@ func (l *launch) run(context.Context) (err error) {
 		return err
 	}
 	defer write.Close()
+	files := []*os.File{write, l.pty.master, l.start, status, l.pty.mount, l.pty.slave, l.spec.Space, image, l.agent}
+	if l.space != nil {
+		files = append(files, l.space)
+	}
 	l.keeper, err = startKeeper(l.e.poller, host.ProcSpec{
-		Path: keeperPath, Args: []string{keeperWord, l.spec.Dir}, Dir: "/", Env: []string{},
-		Files: []*os.File{write, l.pty.master, l.start, status, l.pty.mount, l.pty.slave, l.spec.Space, image},
+		Path: keeperPath, Args: []string{keeperWord, l.spec.Dir}, Dir: "/", Env: []string{}, Files: files,
 	})
 	if err != nil {
 		return errors.Join(executable(err), report.Close())
@@ -360,6 +432,8 @@ func (pl *plan) failure(f *stage.Failure) error {
 	case f.Name == "mount overlay":
 		return errs.WithRemedy(errs.New(errs.Unsupported, "%w", text),
 			"put the base directory on a file system that an overlay can write to, or set `vm config snapshot false`")
+	case strings.HasPrefix(f.Name, stepMap):
+		return notMapped(strings.TrimPrefix(f.Name, stepMap), f.Errno)
 	case f.Errno == unix.ENOSPC:
 		return errs.Wrap(errs.Resource, text)
 	case f.Errno == unix.EPERM:

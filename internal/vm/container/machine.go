@@ -26,9 +26,10 @@ type Machine struct {
 	init    *process
 	group   *cgroup.Group
 	console *console
-	start   *os.File // eventfd; nil once started
-	program string   // that init executes first, "" for an adopted one
-	report  *os.File // tells of the start; nil once started, and for an adopted one
+	cc      *backchannel // nil without one
+	start   *os.File     // eventfd; nil once started
+	program string       // that init executes first, "" for an adopted one
+	report  *os.File     // tells of the start; nil once started, and for an adopted one
 
 	done   chan struct{}
 	closed chan struct{} // Close was called
@@ -54,7 +55,7 @@ const (
 )
 
 func newMachine(l *launch) *Machine {
-	m := &Machine{spec: l.spec, keeper: l.keeper, init: l.init, group: l.group, console: l.console, start: l.start, report: l.report,
+	m := &Machine{spec: l.spec, keeper: l.keeper, init: l.init, group: l.group, console: l.console, cc: l.cc, start: l.start, report: l.report,
 		done: make(chan struct{}), closed: make(chan struct{}), turn: make(chan struct{}, 1)}
 	if l.plan != nil {
 		m.program = l.plan.Args[0]
@@ -71,7 +72,7 @@ func (m *Machine) finish() {
 	if _, known := status(m.spec.Dir); !known { // the keeper was ended, and not init
 		failed = append(failed, m.init.kill(), m.group.Kill(ctx))
 	}
-	failed = append(failed, m.group.Remove(ctx), m.console.Close())
+	failed = append(failed, m.group.Remove(ctx), m.console.Close(), m.cc.Close(true))
 	if err := errors.Join(failed...); err != nil {
 		m.spec.Log.Warn("removing what a container left", "vm", m.spec.Name, "err", err)
 	}
@@ -276,7 +277,7 @@ func (m *Machine) Close() error {
 		err = m.keeper.close() // nothing begins to finish from here on
 		m.wg.Wait()
 		m.turn <- struct{}{} // nobody starts it any more
-		err = errors.Join(err, m.console.Close(), m.init.close())
+		err = errors.Join(err, m.console.Close(), m.cc.Close(false), m.init.close())
 		if m.start != nil {
 			err = errors.Join(err, m.start.Close())
 		}

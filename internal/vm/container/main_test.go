@@ -135,12 +135,14 @@ func (b *bench) spec(c *vm.Config) *vm.Spec {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		b.t.Fatal(err)
 	}
-	space, err := b.engine.NewSpace(b.t.Context())
+	s := &vm.Spec{ID: b.next - 1, Name: fmt.Sprintf("box%d", b.next-1), Namespace: "minimega", Dir: dir, Config: c, Log: b.engine.log}
+	space, err := b.engine.NewSpace(b.t.Context(), s)
 	if err != nil {
 		b.t.Fatal(err)
 	}
 	b.t.Cleanup(func() { space.Close() })
-	return &vm.Spec{ID: b.next - 1, Name: fmt.Sprintf("box%d", b.next-1), Namespace: "minimega", Dir: dir, Config: c, Space: space, Log: b.engine.log}
+	s.Space = space
+	return s
 }
 
 // launch launches a container that is ended with the test.

@@ -21,6 +21,8 @@ const (
 	fdConsole  = 8            // the console's terminal; kept by the keeper
 	fdSpace    = 9            // network namespace
 	fdImage    = 10           // the program itself
+	fdAgent    = 11           // listens for the agent; kept by the keeper
+	fdUsers    = 12           // user namespace, if there is one
 )
 
 // Records on the report pipe that are no failures: at their start stands one
@@ -40,6 +42,8 @@ type plan struct {
 	hostname string
 	Program
 	preinit  string
+	users    users
+	cc       string // socket of the agent to be mounted over /cc, "" if it is there without that
 	uuid     string // file with the UUID, "" if the host has no place for it
 	fifos    []string
 	volumes  []volume
@@ -99,6 +103,9 @@ func (pl *plan) build() *program {
 	for _, fd := range []stage.Arg{fdReport, fdPts, fdSpace} {
 		p.call("close", unix.SYS_CLOSE, fd)
 	}
+	if pl.users.mapped() {
+		p.call("close", unix.SYS_CLOSE, fdUsers)
+	}
 	wait := p.call("wait for init", unix.SYS_WAIT4, 0, status, unix.WALL)
 	p.Calls[fork].Out = []stage.Slot{stage.At(pid + 8), stage.ArgOf(wait, 0)}
 	p.may(stage.Ignore, "write status", unix.SYS_PWRITE64, fdStatus, status, 4, 0)
@@ -106,8 +113,9 @@ func (pl *plan) build() *program {
 
 	p.Calls[fork].IfZero = len(p.Calls)
 	pl.enterSpaces(p)
+	trees := pl.openAgent(p)
 	pl.mountRoot(p)
-	trees := pl.openSources(p)
+	trees = append(trees, pl.openSources(p)...)
 	pl.runPreinit(p)
 	pl.changeRoot(p)
 	pl.mountSystem(p)
@@ -142,6 +150,7 @@ func (pl *plan) enterSpaces(p *program) {
 	p.call("follow the keeper", unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, stage.Arg(unix.SIGKILL))
 	p.call("close", unix.SYS_CLOSE, fdTerminal)
 	p.call("close", unix.SYS_CLOSE, fdStatus)
+	p.call("close", unix.SYS_CLOSE, fdAgent)
 	for _, fd := range []stage.Arg{fdReport, fdStart, fdPts} {
 		p.call("close on execution", unix.SYS_FCNTL, fd, unix.F_SETFD, unix.FD_CLOEXEC)
 	}
@@ -169,6 +178,9 @@ func (pl *plan) enterSpaces(p *program) {
 // mountRoot mounts the file system where changeRoot expects it.
 func (pl *plan) mountRoot(p *program) {
 	root := p.s(pl.root)
+	if pl.users.mapped() {
+		pl.users.mapTrees(p, pl.lower)
+	}
 	if !pl.overlay {
 		p.call("mount file system", unix.SYS_MOUNT, root, root, 0, unix.MS_BIND|unix.MS_REC)
 		p.call("mount file system", unix.SYS_MOUNT, 0, root, 0, unix.MS_BIND|unix.MS_REMOUNT|unix.MS_NODEV)
@@ -210,13 +222,23 @@ func (pl *plan) overlayOptions() string {
 // maxOptions is a page without the zero byte.
 const maxOptions = 4095 - len(volatile)
 
+// openTree takes hold of a file or directory of the host.
+func (p *program) openTree(what, path string) int {
+	return p.call("open "+what+" "+path, unix.SYS_OPEN_TREE, atCwd, p.s(path), unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
+}
+
+// openAgent takes hold of the socket, which is hidden once the overlay is there.
+func (pl *plan) openAgent(p *program) []int {
+	if pl.cc == "" {
+		return nil
+	}
+	return []int{p.openTree("backchannel", pl.cc)}
+}
+
 // openSources takes hold of what is of the host, before its paths are out of
 // reach. It returns, for each, the call whose result is the descriptor.
 func (pl *plan) openSources(p *program) (trees []int) {
-	open := func(what, path string) {
-		trees = append(trees, p.call("open "+what+" "+path, unix.SYS_OPEN_TREE, atCwd, p.s(path),
-			unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE))
-	}
+	open := func(what, path string) { trees = append(trees, p.openTree(what, path)) }
 	if pl.rootless {
 		for _, d := range devices {
 			open("device", "/dev/"+d.name)
@@ -262,6 +284,9 @@ func (pl *plan) changeRoot(p *program) {
 	}
 	p.call("let go of the host's files", unix.SYS_UMOUNT2, p.s("."), unix.MNT_DETACH)
 	p.call("change to root", unix.SYS_CHDIR, p.s("/"))
+	if pl.users.mapped() {
+		pl.users.own(p)
+	}
 }
 
 func (p *program) mkdir(path string, mode uint32) {
@@ -299,7 +324,7 @@ func (pl *plan) mountSystem(p *program) {
 		mountKernel(p)
 	}
 	p.mkdir("/dev", 0o755)
-	p.mount("tmpfs", "/dev", unix.MS_NOSUID|unix.MS_NOEXEC, "mode=755,size=1m")
+	p.mount("tmpfs", "/dev", unix.MS_NOSUID|unix.MS_NOEXEC, "mode=755,size=1m"+pl.users.options())
 	for _, d := range devices {
 		if pl.rootless {
 			p.node("/dev/"+d.name, unix.S_IFREG|0o666, 0, 0) // a place for the host's
@@ -326,6 +351,9 @@ func (pl *plan) attachSources(p *program, trees []int) {
 		p.Calls[trees[0]].Out = []stage.Slot{stage.ArgOf(i, 0), stage.ArgOf(i+1, 0)}
 		p.call("close", unix.SYS_CLOSE, 0)
 		trees = trees[1:]
+	}
+	if pl.cc != "" {
+		attach(0, "/"+backchannelName, "/"+backchannelName)
 	}
 	if pl.rootless {
 		for _, d := range devices {
@@ -406,6 +434,9 @@ func (pl *plan) loopback(p *program) {
 // giveUp drops for good what init must not have.
 func (pl *plan) giveUp(p *program) {
 	p.may(stage.Ignore, "leave the session's keys", unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, 0)
+	if pl.users.mapped() {
+		pl.users.enter(p)
+	}
 	mask := keptMask()
 	for c := range 64 {
 		if mask&(1<<c) == 0 {
@@ -419,6 +450,9 @@ func (pl *plan) giveUp(p *program) {
 	p.call("drop capabilities", unix.SYS_CAPSET, header, data)
 	p.may(int(unix.EINVAL), "drop capabilities", unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
 	pl.becomeUser(p)
+	if pl.users.mapped() || pl.UID != 0 || pl.GID != 0 {
+		p.call("follow the keeper", unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, stage.Arg(unix.SIGKILL)) // who changes users forgets it
+	}
 	p.call("forgo new privileges", unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 	p.call("set umask", unix.SYS_UMASK, 0o022)
 	filter := make([]byte, 0, 8*len(pl.filter))

@@ -16,17 +16,17 @@ type terminal struct {
 	slave  *os.File
 }
 
-// newTerminal makes the file system without mounting it anywhere: see
+// newTerminal makes the file system, for a root who is first on the host, without mounting it anywhere: see
 // fsopen(2) and the kernel's Documentation/filesystems/devpts.rst.
-func newTerminal() (*terminal, error) {
+func newTerminal(first uint32) (*terminal, error) {
 	fd, err := unix.Fsopen("devpts", unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("devpts: %w", err)
 	}
 	defer unix.Close(fd)
-	for _, o := range [][2]string{{"ptmxmode", "666"}, {"mode", "620"}, {"gid", "5"}} {
+	for _, o := range [][2]string{{"ptmxmode", "666"}, {"mode", "620"}, {"uid", decimal(first)}, {"gid", decimal(first + 5)}} {
 		err := unix.FsconfigSetString(fd, o[0], o[1])
-		if err == unix.EINVAL && o[0] == "gid" {
+		if err == unix.EINVAL && o[0] != "mode" && first == 0 {
 			continue // no such group in our user namespace
 		}
 		if err != nil {
