@@ -22,7 +22,7 @@ const (
 	shortTime = 150 * time.Millisecond // for a stream, where there is another way
 	stagger   = 100 * time.Millisecond // between the addresses of one node
 	failTime  = 60 * time.Second       // how long a failure is remembered
-	maxDials  = 32                     // at once
+	maxDials  = 16                     // at once
 )
 
 // dials keeps connections from being made twice at once, and failures in mind.
