@@ -12,7 +12,7 @@ type flood struct {
 	base uint64        // number of log[0]
 	at   time.Duration // when the next batch is due
 	last time.Duration // when the last was
-	busy int           // records in the last batch
+	pace time.Duration // from the first record of a batch to its flush
 }
 
 type change struct {
@@ -22,9 +22,9 @@ type change struct {
 
 // Batches: how long to collect, and how much a link gets in one.
 const (
-	batchMin   = 10 * time.Millisecond
-	batchMax   = 40 * time.Millisecond
-	batchBusy  = 100 * time.Millisecond
+	batchMin   = 20 * time.Millisecond
+	batchMax   = 160 * time.Millisecond
+	batchQuiet = 300 * time.Millisecond
 	batchGap   = 30 * time.Millisecond
 	batchLimit = 256      // records
 	batchBytes = 64 << 10 // of one message, but for one record more
@@ -42,15 +42,18 @@ func (m *Machine) spread(n *node) {
 	m.batch()
 }
 
-// batch makes a flush due.
+// batch makes a flush due: soon after a quiet time, later while much goes on.
 func (m *Machine) batch() {
-	high := batchMax
-	if m.flood.busy > batchLimit/4 {
-		high = batchBusy
+	f := &m.flood
+	if f.at != never {
+		return
 	}
-	if m.flood.at == never {
-		m.flood.at = m.now + m.between(batchMin, high)
+	if m.now-f.last > batchQuiet {
+		f.pace = batchMin
+	} else {
+		f.pace = min(max(2*f.pace, batchMin), batchMax)
 	}
+	f.at = m.now + m.between(f.pace/2, f.pace*3/2) + m.relief()
 }
 
 // extra sends a record to one neighbour, though it did not change.
@@ -64,7 +67,7 @@ func (m *Machine) extra(l *link, n *node) {
 // flush sends each neighbour its batch.
 func (m *Machine) flush() {
 	f := &m.flood
-	f.at, f.last, f.busy = never, m.now, 0
+	f.at, f.last = never, m.now
 	least, more := f.end(), false
 	for _, l := range m.order {
 		if !l.ready {
@@ -109,7 +112,6 @@ func (m *Machine) flushLink(l *link) bool {
 	if len(data) > 0 {
 		m.send(l, data)
 	}
-	f.busy = max(f.busy, count)
 	if l.at == f.end() {
 		clear(l.has)
 		return len(l.extra) > 0
@@ -180,9 +182,7 @@ func (m *Machine) news(l *link, f rawFrame) bool {
 			return true
 		}
 		m.stats.Repeated++
-		if f.version < n.version {
-			m.extra(l, n)
-		}
+		m.correct(l, n)
 		return false
 	case n == nil || n.version == 0 || newer(f.version, f.boot, n):
 		return true
@@ -192,9 +192,17 @@ func (m *Machine) news(l *link, f rawFrame) bool {
 		m.passAgain(n)
 	default:
 		m.stats.Repeated++
-		m.extra(l, n)
+		m.correct(l, n)
 	}
 	return false
+}
+
+// correct sends a neighbour the newer record that this node has, unless that is
+// so new that it is on its way anyway.
+func (m *Machine) correct(l *link, n *node) {
+	if m.now-n.changed > time.Second {
+		m.extra(l, n)
+	}
 }
 
 // newer reports whether a record beats the one there is.

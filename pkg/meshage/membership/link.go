@@ -17,10 +17,11 @@ type link struct {
 	since  time.Duration
 
 	heard    time.Duration // last sign of life
-	sent     time.Duration // last message to it
 	interval time.Duration // between its heartbeats, as it says
 	gap      time.Duration // longest silence of late that ended well
 	probed   bool          // asked for a sign since heard
+	base     time.Duration // of what its clock and ours differ: the least seen
+	lag      time.Duration // how much longer than that its beats take of late
 
 	at       uint64           // the log is sent up to here
 	extra    []*node          // to be sent besides
@@ -39,7 +40,7 @@ func (m *Machine) linkUp(id ID) {
 	if m.links[id] != nil || id == m.cfg.Self || len(id) == 0 || len(id) > MaxID {
 		return
 	}
-	l := &link{id: id, key: keyOf(id), since: m.now, heard: m.now, interval: m.cfg.Heartbeat, has: map[*node]uint64{},
+	l := &link{id: id, key: keyOf(id), since: m.now, heard: m.now, interval: m.cfg.Heartbeat, has: map[*node]uint64{}, base: never,
 		budget: m.burst(), refilled: m.now, patience: quiet}
 	if len(m.order) >= MaxPeers {
 		m.do(Drop{ID: id, Why: fmt.Sprintf("this node has %d links already", MaxPeers)})
@@ -90,7 +91,6 @@ func (m *Machine) fault(l *link, err error) {
 }
 
 func (m *Machine) send(l *link, data []byte) {
-	l.sent = m.now
 	m.do(Send{l.id, data})
 }
 

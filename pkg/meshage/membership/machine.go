@@ -45,7 +45,7 @@ func New(cfg Config, now time.Time) (*Machine, error) {
 	m := &Machine{cfg: cfg, rand: cfg.Rand, epoch: now, table: newTable(), links: map[ID]*link{}, searchAt: never}
 	m.table.self = m.table.at(keyOf(cfg.Self))
 	m.own = publisher{version: cfg.Start, at: never}
-	m.flood.at = never
+	m.flood = flood{at: never, last: -batchQuiet}
 	m.pulse = pulse{slow: 1, at: m.between(0, cfg.Heartbeat)}
 	m.seek = newSeeker(m)
 	m.publish()
@@ -97,14 +97,9 @@ func (m *Machine) Tick(now time.Time) []Action {
 	return m.exit()
 }
 
-// Next returns when the machine wants its next Tick, the zero time after Leave.
-// It may change with every Handle and Tick.
-func (m *Machine) Next() time.Time {
-	if m.left {
-		return time.Time{}
-	}
-	return m.epoch.Add(m.want)
-}
+// Next returns when the machine wants its next Tick, centuries ahead after
+// Leave. It may change with every Handle and Tick.
+func (m *Machine) Next() time.Time { return m.epoch.Add(m.want) }
 
 // enter sets the time. When this call comes much later than was asked for, the
 // process got no time to run, so that the silence of others proves nothing.
@@ -169,7 +164,7 @@ func (m *Machine) leave() []Action {
 		m.do(Drop{ID: l.id, Why: "this node leaves the mesh"})
 	}
 	clear(m.links)
-	m.order, m.left = nil, true
+	m.order, m.left, m.want = nil, true, never
 	m.table.find()
 	out := m.out
 	m.out = nil

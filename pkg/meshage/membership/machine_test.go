@@ -257,6 +257,34 @@ func TestStarved(t *testing.T) {
 	converge(t, s, 10*time.Second)
 }
 
+// A hundred nodes that start at once on two slow processors have to wait long
+// for their turn. They take nobody for dead, and become calm.
+func TestNoStorm(t *testing.T) {
+	s := sim.New(sim.Options{Seed: 12, Degree: membership.DegreeAuto, Cost: 300 * time.Microsecond, Cores: 2})
+	for range 100 {
+		s.Add(0)
+	}
+	took := converge(t, s, 15*time.Second)
+	s.Run(time.Minute)
+	var late, published uint64
+	for i, n := range s.Nodes {
+		st := n.Machine.Stats()
+		late += st.LateTicks
+		published += st.Published
+		if st.Suspected > 0 {
+			t.Errorf("node%d took %d neighbours for dead", i, st.Suspected)
+		}
+	}
+	t.Logf("converged after %v with %d late ticks", took, late)
+	s.Run(10 * time.Second)
+	for _, n := range s.Nodes {
+		published -= n.Machine.Stats().Published
+	}
+	if -int64(published) > 20 {
+		t.Errorf("%d new records in ten quiet seconds", -int64(published))
+	}
+}
+
 // A node that everybody dialled sheds links without the mesh coming apart.
 func TestTrim(t *testing.T) {
 	star := sim.New(sim.Options{Seed: 10, Degree: 3})

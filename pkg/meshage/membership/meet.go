@@ -18,7 +18,7 @@ func (m *Machine) seen(e Seen) {
 		if s.seen.size() >= m.cfg.Members {
 			return
 		}
-		wait := time.Duration(len(m.table.reached)) * time.Second / healPerSecond
+		wait := time.Duration(len(m.table.reached)+s.seen.size()) * time.Second / healPerSecond
 		g = &sighting{first: m.now, meet: m.now + 300*time.Millisecond + m.between(0, wait)}
 		s.seen.put(e.ID, g)
 	}
@@ -38,7 +38,7 @@ func (m *Machine) meetStrangers() {
 		switch id := s.seen.ids[i]; {
 		case m.now < g.meet:
 			sooner(&s.at, g.meet)
-		case m.free(id) && s.dials.size() < autoDegree:
+		case m.free(id) && s.dials.size() < 2:
 			m.dial(id, g.addrs)
 		}
 	}

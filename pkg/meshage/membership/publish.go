@@ -38,7 +38,7 @@ func (m *Machine) touch(n news) {
 	if m.now-p.last > quiet {
 		p.gap = gapFirst
 	}
-	large := time.Duration(min(m.table.records, 1000)) * 200 * time.Microsecond
+	large := time.Duration(min(m.table.records, 1000))*200*time.Microsecond + m.relief()
 	var due time.Duration
 	switch n {
 	case loses:

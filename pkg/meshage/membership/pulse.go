@@ -2,6 +2,7 @@ package membership
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -10,6 +11,7 @@ type pulse struct {
 	at      time.Duration
 	slow    int           // how many times slower than configured
 	starved time.Duration // when a tick last came late
+	lag     time.Duration // how late messages come of late, on most links
 }
 
 const (
@@ -17,6 +19,44 @@ const (
 	gaps     = 2.5 // times the longest silence seen of late
 	calm     = 10 * time.Second
 )
+
+// measureLag takes the median of the links, so that one neighbour with a strange
+// clock has no say. Where messages wait long, here or there, heartbeats get
+// slower.
+func (m *Machine) measureLag() {
+	lags := make([]time.Duration, len(m.order))
+	for i, l := range m.order {
+		lags[i] = l.lag
+	}
+	slices.Sort(lags)
+	m.pulse.lag = 0
+	if len(lags) > 0 {
+		m.pulse.lag = lags[len(lags)/2]
+	}
+	if m.pulse.lag > m.cfg.Heartbeat/2 && (m.pulse.slow == 1 || m.now-m.pulse.starved > 2*time.Second) {
+		m.pulse.slow = min(2*m.pulse.slow, slowest)
+		m.pulse.starved = m.now
+	}
+}
+
+// late learns from a beat how long messages wait: by how much the difference of
+// the clocks is above the least seen. The least grows a little, as clocks drift.
+func (l *link) late(now time.Duration, clock uint64) {
+	d := now - time.Duration(min(clock, 1<<43))*time.Millisecond
+	if l.base == never {
+		l.base = d
+	}
+	l.base = min(d, l.base+l.interval/1000)
+	if late := d - l.base; late > l.lag {
+		l.lag += (late - l.lag) / 2
+	} else {
+		l.lag += (late - l.lag) / 8
+	}
+}
+
+// relief is what to wait longer where the machine is too busy to be in time:
+// fewer, larger batches cost less.
+func (m *Machine) relief() time.Duration { return min(2*m.pulse.lag, time.Second) }
 
 func (m *Machine) interval() time.Duration { return m.cfg.Heartbeat * time.Duration(m.pulse.slow) }
 
@@ -39,9 +79,10 @@ func (m *Machine) beat() {
 		m.pulse.slow /= 2
 		m.pulse.starved = m.now
 	}
+	m.measureLag()
 	for _, l := range m.order {
 		l.gap -= l.gap / 32
-		if l.ready && m.now-l.sent >= m.interval()/2 {
+		if l.ready {
 			m.sendBeat(l, false)
 		}
 	}
@@ -51,7 +92,7 @@ func (m *Machine) beat() {
 }
 
 func (m *Machine) sendBeat(l *link, probe bool) {
-	m.send(l, beat{probe: probe, interval: uint64(m.interval() / time.Millisecond), digest: m.table.digest}.encode())
+	m.send(l, beat{probe: probe, interval: uint64(m.interval() / time.Millisecond), clock: uint64(m.now / time.Millisecond), digest: m.table.digest}.encode())
 }
 
 // alive notes a sign of life, and learns from how long it took: where messages
@@ -64,7 +105,7 @@ func (l *link) alive(now time.Duration) {
 // timeout is how long a link may be silent.
 func (m *Machine) timeout(l *link) time.Duration {
 	t := time.Duration(silences * float64(max(l.interval, m.interval())))
-	return min(max(t, time.Duration(gaps*float64(l.gap))), m.cfg.MSA)
+	return max(t, min(time.Duration(gaps*float64(l.gap)), m.cfg.MSA)) + m.relief()
 }
 
 // deadline is when the next link is to be probed or given up.
@@ -119,6 +160,7 @@ func (m *Machine) onBeat(l *link, b []byte) error {
 		return err
 	}
 	l.interval = min(max(time.Duration(min(p.interval, 1<<20))*time.Millisecond, 100*time.Millisecond), maxInterval)
+	l.late(m.now, p.clock)
 	if p.probe {
 		m.sendBeat(l, false)
 	}

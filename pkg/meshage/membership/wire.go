@@ -11,7 +11,7 @@ import (
 // strings have their length before them.
 //
 //	hello    protocol, flags, boot 8, version, digest 8     first on a link
-//	beat     flags, milliseconds to the next, digest 8      sign of life
+//	beat     flags, milliseconds to the next, clock, digest 8    sign of life
 //	summary  flags, from 8, to 8, {key 8, version}...       all that the sender has from key to key
 //	update   {length, body, length, signature}...           records
 //	prune    ask, hard ask, yes or no                       may this link go?
@@ -156,17 +156,19 @@ func decodeHello(b []byte) (hello, error) {
 type beat struct {
 	probe    bool
 	interval uint64 // milliseconds
+	clock    uint64 // milliseconds since the sender began
 	digest   uint64
 }
 
 func (p beat) encode() []byte {
 	b := binary.AppendUvarint([]byte{kindBeat, flag(p.probe, flagProbe)}, p.interval)
+	b = binary.AppendUvarint(b, p.clock)
 	return binary.BigEndian.AppendUint64(b, p.digest)
 }
 
 func decodeBeat(b []byte) (beat, error) {
 	c := cursor{b: b}
-	p := beat{probe: c.byte()&flagProbe != 0, interval: c.uvarint(), digest: c.fixed()}
+	p := beat{probe: c.byte()&flagProbe != 0, interval: c.uvarint(), clock: c.uvarint(), digest: c.fixed()}
 	return p, c.end()
 }
 

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"slices"
 	"time"
 
 	"minimega/pkg/meshage/membership"
@@ -29,6 +30,7 @@ type event struct {
 	conn       *conn
 	data       []byte
 	seeking    bool
+	served     bool // has waited for a processor
 	rumour     *Rumour
 }
 
@@ -101,9 +103,13 @@ func (s *Net) happen(e event) {
 		s.queue.push(e)
 		return
 	}
+	if s.queued(e) {
+		return
+	}
 	switch e.kind {
 	case tick:
-		if e.at >= n.wake || e.at == n.frozen {
+		n.waits = false
+		if e.served || e.at >= n.wake || e.at == n.frozen {
 			s.act(n, n.Machine.Tick(epoch.Add(s.now)))
 		}
 	case message, up, down:
@@ -119,6 +125,25 @@ func (s *Net) happen(e event) {
 	case gossip:
 		s.offer(n, e.rumour)
 	}
+}
+
+// queued makes an event wait for a processor.
+func (s *Net) queued(e event) bool {
+	if len(s.busy) == 0 || e.served {
+		return false
+	}
+	if e.kind == tick {
+		if n := s.Nodes[e.node]; e.at != n.wake && e.at != n.frozen {
+			return true // another came in its place
+		} else {
+			n.waits = true
+		}
+	}
+	free := slices.Index(s.busy, slices.Min(s.busy))
+	e.at, e.served = max(s.now, s.busy[free]), true
+	s.busy[free] = e.at + s.opts.Cost
+	s.queue.push(e)
+	return true
 }
 
 // arrive delivers what comes over a link, when the way is open.

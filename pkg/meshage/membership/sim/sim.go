@@ -23,6 +23,10 @@ type Options struct {
 	CanDial func(from, to int) bool
 	// Configure changes the configuration of a node before it starts.
 	Configure func(node int, c *membership.Config)
+	// Cost is the time of a processor that each event takes, when all nodes
+	// share Cores of them: so they starve each other.
+	Cost  time.Duration
+	Cores int
 	// Watch sees each action of a node.
 	Watch func(node int, a membership.Action)
 }
@@ -52,6 +56,7 @@ type Net struct {
 	truth Truth
 	wrong int // nodes alive with a wrong picture
 	right time.Duration
+	busy  []time.Duration // until when, by processor
 }
 
 // Node is one of them.
@@ -67,6 +72,7 @@ type Node struct {
 	conns   map[int]*conn
 	order   []*conn
 	wake    time.Duration
+	waits   bool         // its tick waits for a processor
 	members map[int]bool // whom it announced, by number
 	wrong   int          // members that it lacks or has too many
 	boot    uint64
@@ -97,7 +103,7 @@ func New(opts Options) *Net {
 	if opts.Latency == 0 {
 		opts.Latency = 500 * time.Microsecond
 	}
-	n := &Net{opts: opts, rand: rand.New(rand.NewPCG(opts.Seed, 1)), truth: Connected}
+	n := &Net{opts: opts, rand: rand.New(rand.NewPCG(opts.Seed, 1)), truth: Connected, busy: make([]time.Duration, opts.Cores)}
 	return n
 }
 
@@ -146,7 +152,7 @@ func (s *Net) start(n *Node) {
 	if err != nil {
 		panic(err) // the options of a test are wrong
 	}
-	n.Machine, n.conns, n.order, n.frozen, n.wake = m, map[int]*conn{}, nil, 0, 0
+	n.Machine, n.conns, n.order, n.frozen, n.wake, n.waits = m, map[int]*conn{}, nil, 0, 0, false
 	s.revive(n, true)
 	s.schedule(n)
 }

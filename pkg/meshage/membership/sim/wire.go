@@ -39,10 +39,10 @@ func number(id membership.ID) int {
 }
 
 func (s *Net) schedule(n *Node) {
-	next := n.Machine.Next()
-	if next.IsZero() {
+	if n.waits {
 		return
 	}
+	next := n.Machine.Next()
 	at := max(next.Sub(epoch), s.now)
 	if n.wake <= s.now || at < n.wake {
 		n.wake = at
