@@ -156,8 +156,8 @@ func (b *bench) empty(dir string) {
 	if err != nil || len(entries) != 0 {
 		b.t.Errorf("left in %s: %v %v", dir, entries, err)
 	}
-	for _, left := range b.left() {
-		if !strings.HasPrefix(left, "control group") { // the engine's own, until it is closed
+	for _, left := range b.machine.Since(b.before) {
+		if !strings.HasPrefix(left, "cgroup") { // the engine's own, until it is closed
 			b.t.Error("left behind: ", left)
 		}
 	}

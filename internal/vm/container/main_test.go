@@ -10,13 +10,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
+	"minimega/internal/host/hosttest"
 	"minimega/internal/vm"
 )
 
@@ -33,10 +33,8 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	guest = filepath.Join(dir, "guest")
-	build := exec.Command("go", "build", "-o", guest, "./testdata/guest")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "building the guest: %v\n%s", err, out)
+	if err := makeGuest(guest); err != nil {
+		fmt.Fprintln(os.Stderr, "making the guest:", err)
 		return 1
 	}
 	code := m.Run()
@@ -47,6 +45,25 @@ func run(m *testing.M) int {
 	return code
 }
 
+// guestEnv names a guest that is built already, for machines without Go.
+const guestEnv = "CONTAINER_TEST_GUEST"
+
+func makeGuest(path string) error {
+	if built := os.Getenv(guestEnv); built != "" {
+		text, err := os.ReadFile(built)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(path, text, 0o755)
+	}
+	build := exec.Command("go", "build", "-o", path, "./testdata/guest")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("%w\n%s", err, out)
+	}
+	return nil
+}
+
 // bench is an engine with a directory of its own.
 type bench struct {
 	t      *testing.T
@@ -55,6 +72,9 @@ type bench struct {
 	root   string // file system with /guest
 	next   int
 	log    bytes.Buffer
+
+	machine hosttest.Machine
+	before  hosttest.Snapshot
 }
 
 func newBench(t *testing.T) *bench { return newBenchWith(t, Options{}) }
@@ -68,15 +88,14 @@ func newBenchWith(t *testing.T, o Options) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &bench{t: t, base: base, root: filepath.Join(base, "root")}
+	machine := hosttest.Machine{Marks: []string{base, filepath.Base(groupParent(base))}}
+	machine.Check(t) // after all clean-ups below
+	b := &bench{machine: machine, before: machine.Take(), t: t, base: base, root: filepath.Join(base, "root")}
 	o.Base = base
 	b.engine = New(o, slog.New(slog.NewTextHandler(&b.log, nil)))
 	t.Cleanup(func() {
 		if err := b.engine.Close(); err != nil {
 			t.Error(err)
-		}
-		for _, left := range b.left() {
-			t.Error("left behind: ", left)
 		}
 		if err := os.RemoveAll(base); err != nil {
 			t.Error(err)
@@ -94,29 +113,6 @@ func newBenchWith(t *testing.T, o Options) *bench {
 		t.Fatal(err)
 	}
 	return b
-}
-
-// left tells what containers of this bench are still on the machine.
-func (b *bench) left() (left []string) {
-	entries, _ := os.ReadDir("/proc")
-	for _, e := range entries {
-		line, err := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
-		if err == nil && bytes.Contains(line, []byte(b.base+"/")) {
-			left = append(left, "process "+e.Name())
-		}
-	}
-	mounts, _ := os.ReadFile("/proc/self/mounts")
-	if strings.Contains(string(mounts), b.base) {
-		left = append(left, "mounts")
-	}
-	groups, _ := filepath.Glob("/sys/fs/cgroup/*/minimega/*")
-	more, _ := filepath.Glob("/sys/fs/cgroup/minimega/*")
-	for _, g := range append(groups, more...) {
-		if strings.HasSuffix(g, groupParent(b.base)) {
-			left = append(left, "control group "+g)
-		}
-	}
-	return left
 }
 
 // config is that of a container that runs the guest with arguments.

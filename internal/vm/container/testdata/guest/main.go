@@ -53,6 +53,8 @@ var actions = map[string]func(args []string) error{
 	"network":   network,
 	"forks":     forks,
 	"memory":    memory,
+	"burn":      burn,
+	"bomb":      bomb,
 	"privilege": privilege,
 }
 
