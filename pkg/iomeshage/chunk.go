@@ -6,7 +6,7 @@ import (
 	"encoding/hex"
 	"hash"
 
-	"github.com/zeebo/blake3"
+	"lukechampine.com/blake3"
 )
 
 const (
@@ -57,7 +57,7 @@ type chunkHash struct {
 	n    int
 }
 
-func newChunkHash() *chunkHash { return &chunkHash{h: blake3.New()} }
+func newChunkHash() *chunkHash { return &chunkHash{h: blake3.New(32, nil)} }
 
 func (c *chunkHash) block(b []byte) {
 	_, _ = c.h.Write(b)
@@ -75,7 +75,7 @@ func (c *chunkHash) sum() (s sum) {
 
 // rootHash is the hash of a whole file from those of its chunks.
 func rootHash(size int64, sums []sum) sum {
-	h := blake3.New()
+	h := blake3.New(32, nil)
 	_, _ = h.Write(binary.BigEndian.AppendUint64(nil, uint64(size)))
 	for i := range sums {
 		_, _ = h.Write(sums[i][:])

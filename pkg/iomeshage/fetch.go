@@ -25,10 +25,7 @@ func (t *transfer) fetch(ctx context.Context, stream *meshage.Stream, j *job, bu
 		return err
 	}
 	if *stream == nil {
-		octx, cancel := context.WithTimeout(ctx, askTimeout)
-		*stream, err = t.s.network().Open(octx, j.peer.host, chunkProtocol)
-		cancel()
-		if err != nil {
+		if *stream, err = t.connect(ctx, j.peer); err != nil {
 			*stream = nil
 			return err
 		}
@@ -58,6 +55,27 @@ func (t *transfer) fetch(ctx context.Context, stream *meshage.Stream, j *job, bu
 		return fmt.Errorf("%w: %s has %s, %s has %s", ErrConflict, j.peer.host, claimed, t.authority, want)
 	}
 	return t.accept(j, got, in.memory, off)
+}
+
+// connect opens a connection to a peer: a direct one, or, where that fails, a
+// stream of the mesh, now and from then on.
+func (t *transfer) connect(ctx context.Context, p *peer) (meshage.Stream, error) {
+	t.mu.Lock()
+	direct := !p.indirect
+	t.mu.Unlock()
+	if direct {
+		c, err := t.s.direct(ctx, p.host)
+		if err == nil || ctx.Err() != nil || errors.Is(err, meshage.ErrLeft) || errors.Is(err, meshage.ErrUnknown) {
+			return c, err
+		}
+		t.s.opts.Log.Debug("file distribution: chunks go over the mesh", "host", p.host, "err", err)
+		t.mu.Lock()
+		p.indirect = true
+		t.mu.Unlock()
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	return t.s.network().Open(ctx, p.host, chunkProtocol)
 }
 
 // expected returns the hash that a chunk must have. It is zero where the peer

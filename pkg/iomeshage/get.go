@@ -12,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/zeebo/blake3"
+	"lukechampine.com/blake3"
 )
 
 // findTimeout is how long a host may take to say what it has.

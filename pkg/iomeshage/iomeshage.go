@@ -93,6 +93,7 @@ func (s *Service) Join(mesh meshage.Mesh) {
 	mesh.Respond(hashProtocol, s.answer(s.answerHashes))
 	mesh.Respond(extentProtocol, s.answer(s.answerExtents))
 	mesh.Handle(chunkProtocol, s.serve)
+	mesh.Handle(directProtocol, s.invite)
 }
 
 func (s *Service) network() meshage.Mesh {

@@ -473,13 +473,17 @@ func TestChanged(t *testing.T) {
 	}
 }
 
-// liar changes what its host sends on streams of chunks.
+// liar changes what its host sends on streams of chunks. It makes no direct
+// connections, so these streams are what is used.
 type liar struct {
 	meshage.Mesh
 	mangle func(*bytes.Buffer)
 }
 
 func (l liar) Handle(protocol string, h meshage.Handler) {
+	if protocol != chunkProtocol {
+		return
+	}
 	l.Mesh.Handle(protocol, func(ctx context.Context, from string, s meshage.Stream) {
 		h(ctx, from, lyingStream{s, l.mangle})
 	})

@@ -51,6 +51,7 @@ type peer struct {
 	info     found
 	workers  int
 	gone     bool
+	indirect bool // only the mesh reaches it
 	failures int
 }
 

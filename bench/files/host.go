@@ -1,0 +1,136 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"minimega/pkg/iomeshage"
+	"minimega/pkg/meshage"
+	"minimega/pkg/meshage/membership"
+)
+
+const (
+	meshPort = 9000
+	barePort = 7000
+	failed   = "failed: " // begins the answer of a command that has
+)
+
+// serve is one host: it obeys the lines on its standard input until that ends.
+func serve(args []string) (err error) {
+	host, dir := args[0], args[1]
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
+	key, err := meshage.LoadKey(args[2])
+	if err != nil {
+		return err
+	}
+	ctx := context.Background()
+	node, err := meshage.New(ctx, meshage.Options{Name: host, Context: "bench", Port: meshPort, Degree: membership.DegreeNone, Key: key, Log: log})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, node.Close()) }()
+	for _, a := range args[3:] {
+		at := netip.AddrPortFrom(netip.MustParseAddr(a), meshPort)
+		if err := node.Dial(ctx, at.String()); err != nil {
+			return err
+		}
+	}
+	files, err := iomeshage.New(iomeshage.Options{Root: dir, Log: log})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, files.Close()) }()
+	files.Join(node)
+	l, err := net.Listen("tcp", ":"+strconv.Itoa(barePort))
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	go serveBare(l, filepath.Join(dir, name)) // ends with the listener
+	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+		verb, rest, _ := strings.Cut(in.Text(), " ")
+		if err := obey(ctx, node, files, dir, verb, rest); err != nil {
+			fmt.Println(failed + strings.ReplaceAll(err.Error(), "\n", "; "))
+			continue
+		}
+		fmt.Println("ok")
+	}
+	return nil
+}
+
+func obey(ctx context.Context, node *meshage.Node, files *iomeshage.Service, dir, verb, rest string) error {
+	switch verb {
+	case "members":
+		n, err := strconv.Atoi(rest)
+		if err != nil {
+			return err
+		}
+		for began := time.Now(); len(node.Members()) < n; time.Sleep(10 * time.Millisecond) {
+			if time.Since(began) > 20*time.Second {
+				return fmt.Errorf("%d of %d hosts are there", len(node.Members()), n)
+			}
+		}
+		return nil
+	case "cpu":
+		var u syscall.Rusage
+		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+			return err
+		}
+		fmt.Println(u.Utime.Nano() + u.Stime.Nano())
+		return nil
+	case "get":
+		return files.Get(ctx, rest)
+	case "bare":
+		return bareCopy(rest, filepath.Join(dir, name))
+	}
+	return fmt.Errorf("what is %q?", verb)
+}
+
+// serveBare sends the file to whoever connects, as the kernel does it best.
+func serveBare(l net.Listener, path string) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer c.Close()
+			f, err := os.Open(path)
+			if err != nil {
+				return // the receiver notices that nothing comes
+			}
+			defer f.Close()
+			_, _ = io.Copy(c, f)
+		}()
+	}
+}
+
+func bareCopy(from, to string) error {
+	c, err := net.Dial("tcp", net.JoinHostPort(from, strconv.Itoa(barePort)))
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	f, err := os.Create(to)
+	if err != nil {
+		return err
+	}
+	// Faster than splice, which io.Copy would use: into tmpfs that costs double.
+	n, err := io.CopyBuffer(struct{ io.Writer }{f}, struct{ io.Reader }{c}, make([]byte, 256<<10))
+	if err == nil && n != size {
+		err = io.ErrUnexpectedEOF
+	}
+	return errors.Join(err, f.Close())
+}
