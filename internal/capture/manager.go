@@ -48,11 +48,11 @@ func (m *Manager) startLink(ctx context.Context, spec Spec, ifname string, old *
 		if err := c.ring.filter(c.sel.forInterface()); err != nil {
 			return err
 		}
-		index, err := linkIndex(ifname)
 		if old.keeps() { // all else is as it was
 			c.ring.look(ifname)
 			return nil
 		}
+		index, err := linkIndex(ifname)
 		if err != nil {
 			return errs.New(errs.NotFound, "cannot capture: %w", err)
 		}

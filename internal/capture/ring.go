@@ -340,40 +340,6 @@ func (r *ring) walk(f func(*packet)) {
 	}
 }
 
-// stats returns how many packets passed the filter into the ring, and how many
-// found no room there.
-func (r *ring) stats() (received, dropped uint64) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if !r.closed {
-		r.countLocked()
-		return r.counts.current()[0], r.counts.current()[1]
-	}
-	return r.received, r.dropped
-}
-
-// countLocked adds the kernel's counters, which reading sets to zero.
-func (r *ring) countLocked() {
-	_ = r.control("packet statistics", func(fd int) error {
-		size := uint32(unsafe.Sizeof(unix.TpacketStatsV3{}))
-		_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_PACKET, unix.PACKET_STATISTICS,
-			uintptr(unsafe.Pointer(&r.counts.current()[2])), uintptr(unsafe.Pointer(&size)), 0)
-		if errno != 0 {
-			return errno
-		}
-		r.addLocked()
-		return nil
-	})
-}
-
-// addLocked adds the kernel's last answer, which it wrote into the record: a
-// process that is killed meanwhile loses none.
-func (r *ring) addLocked() {
-	now := r.counts.current()
-	s := (*unix.TpacketStatsV3)(unsafe.Pointer(&now[2]))
-	r.counts.store(record4{now[0] + uint64(s.Packets-s.Drops), now[1] + uint64(s.Drops)})
-}
-
 // close frees socket and ring. The reader must have ended; counters stay.
 func (r *ring) close() error {
 	r.mu.Lock()
@@ -385,38 +351,4 @@ func (r *ring) close() error {
 	r.received, r.dropped = r.counts.current()[0], r.counts.current()[1]
 	r.closed = true
 	return errors.Join(unix.Munmap(r.mem), r.file.Close())
-}
-
-// linkIndex is the index of a network interface.
-func linkIndex(name string) (int, error) {
-	req, err := askLink(name, unix.SIOCGIFINDEX)
-	if err != nil {
-		return 0, err
-	}
-	return int(int32(req.Uint32())), nil
-}
-
-// linkFlags are the flags of a network interface, see netdevice(7).
-func linkFlags(name string) (uint16, error) {
-	req, err := askLink(name, unix.SIOCGIFFLAGS)
-	if err != nil {
-		return 0, err
-	}
-	return req.Uint16(), nil
-}
-
-func askLink(name string, what uint) (*unix.Ifreq, error) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, os.NewSyscallError("socket", err)
-	}
-	defer unix.Close(fd)
-	req, err := unix.NewIfreq(name)
-	if err != nil {
-		return nil, fmt.Errorf("interface name %q: %w", name, err)
-	}
-	if err := unix.IoctlIfreq(fd, what, req); err != nil {
-		return nil, fmt.Errorf("interface %s: %w", name, err)
-	}
-	return req, nil
 }
