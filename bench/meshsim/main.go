@@ -19,7 +19,7 @@ func main() {
 	nodes := flag.Int("n", 1000, "number of nodes")
 	seed := flag.Uint64("seed", 1, "of all that is left to chance")
 	flag.Parse()
-	debug.SetGCPercent(300) // a thousand tables are much to look through
+	debug.SetGCPercent(150) // a thousand tables are much to look through
 	figure.Main(func() error {
 		fmt.Printf("%d nodes, links of 0.5 ms, seed %d; times are virtual, traffic is sent by a node, headers included\n", *nodes, *seed)
 		for _, loss := range []float64{0, 0.1} {
