@@ -135,15 +135,21 @@ func (m *mesh) must(d *lab.Daemon, command string) []*miniclient.HostResponse {
 // whole waits until every daemon sees all others, and returns how long that took.
 func (m *mesh) whole() time.Duration {
 	m.Helper()
+	return m.see(len(m.lab.Hosts), m.all())
+}
+
+// see waits until daemons see so many hosts, themselves included.
+func (m *mesh) see(hosts int, daemons []*lab.Daemon) time.Duration {
+	m.Helper()
 	start := time.Now()
-	for _, d := range m.all() {
-		m.until(d.Host.Name+" sees all", func() (string, bool) {
+	for _, d := range daemons {
+		m.until(fmt.Sprintf("%s sees %d hosts", d.Host.Name, hosts), func() (string, bool) {
 			answers, err := m.do(d, "mesh status")
 			if err != nil {
 				return err.Error(), false
 			}
 			size := answers[0].Tabular[0][0]
-			return size, size == fmt.Sprint(len(m.lab.Hosts))
+			return size, size == fmt.Sprint(hosts)
 		})
 	}
 	return time.Since(start)
@@ -172,6 +178,7 @@ func TestMesh(t *testing.T) {
 	m.sendsToAll()
 	e := m.newExperiment()
 	e.checkReach()
+	e.losses()
 	seed := *meshSeed
 	if seed == 0 {
 		seed = rand.Uint64()

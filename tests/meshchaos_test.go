@@ -33,6 +33,45 @@ func (e *experiment) disasters(random *rand.Rand, rounds int) {
 	asking.Wait()
 }
 
+// lossSeen is how long it may take until a host that is lost is named, on a
+// machine that is busy with other tests; alone it is 3 s.
+const lossSeen = 6 * time.Second
+
+// losses lets a daemon die, and a host vanish without a word, and measures how
+// long a command waits for it, and until all others know.
+func (e *experiment) losses() {
+	e.Helper()
+	const i = 2
+	h := e.lab.Hosts[i]
+	kill := func(*rand.Rand) (string, func()) {
+		d := e.daemon(i)
+		d.Kill()
+		return h.Name + " dies", func() { e.restart(i, d) }
+	}
+	vanish := func(*rand.Rand) (string, func()) {
+		e.check(e.lab.Split([]*lab.Host{h}))
+		return h.Name + " vanishes", func() { e.check(e.lab.Split()) }
+	}
+	for _, lose := range []func(*rand.Rand) (string, func()){kill, vanish} {
+		start := time.Now()
+		what, undo := lose(nil)
+		answers, err := e.do(e.daemon(0), "namespace exp version")
+		named := time.Since(start)
+		if err == nil || !strings.Contains(err.Error(), "Error ("+h.Name+")") {
+			e.Errorf("%s: a command for all says %v", what, err)
+		}
+		e.complete("version", answers, func(r *miniclient.HostResponse) bool { return strings.HasPrefix(r.Response, "minimega") })
+		e.see(len(e.lab.Hosts)-1, slices.Delete(e.all(), i, i+1))
+		known := time.Since(start)
+		e.Logf("%s: a command names it after %v, all know after %v", what, named, known)
+		if max(named, known) > lossSeen {
+			e.Errorf("%s: that took longer than %v", what, lossSeen)
+		}
+		undo()
+		e.Logf("all see each other %v after it is back", e.whole())
+	}
+}
+
 // victim is any host but the first, which asks.
 func (e *experiment) victim(random *rand.Rand) int { return 1 + random.IntN(len(e.lab.Hosts)-1) }
 
@@ -41,16 +80,19 @@ func (e *experiment) kill(random *rand.Rand) (string, func()) {
 	i := e.victim(random)
 	d := e.daemon(i)
 	d.Kill()
-	return d.Host.Name + " dies", func() {
-		again, err := d.Host.Start(e.Context(), program, e.flags...)
-		if err != nil {
-			e.Error(err)
-			return
-		}
-		e.mesh.mu.Lock()
-		defer e.mesh.mu.Unlock()
-		e.daemons[i] = again
+	return d.Host.Name + " dies", func() { e.restart(i, d) }
+}
+
+// restart starts a daemon again that was killed.
+func (e *experiment) restart(i int, d *lab.Daemon) {
+	again, err := d.Host.Start(e.Context(), program, e.flags...)
+	if err != nil {
+		e.Error(err)
+		return
 	}
+	e.mesh.mu.Lock()
+	defer e.mesh.mu.Unlock()
+	e.daemons[i] = again
 }
 
 func (e *experiment) cut(random *rand.Rand) (string, func()) {
