@@ -182,6 +182,7 @@ func (a *admission) server(ctx context.Context, c net.Conn) (*admitted, error) {
 func (a *admission) handshake(ctx context.Context, c net.Conn, side func(net.Conn, *tls.Config) *tls.Conn) (*tls.Conn, crypto.PubKey, error) {
 	config, keys := a.tls.ConfigForPeer("")
 	config.NextProtos = []string{wireProtocol}
+	config.DynamicRecordSizingDisabled = true // files want throughput, and small messages fit one record
 	t := side(c, config)
 	if err := t.HandshakeContext(ctx); err != nil {
 		return nil, nil, err
