@@ -315,6 +315,7 @@ func TestHostileServer(t *testing.T) {
 		t.Errorf("%d bytes: %.100q", len(fmt.Sprint(r.Err)), r.Err)
 	}
 	lying := serve(t, &server{run: func(_ string, ch ssh.Channel) uint32 {
+		_, _ = io.Copy(io.Discard, ch)
 		_, _ = ch.Write([]byte("minimega-pid 1; rm -rf /\nminimega-pid -1\nminimega-pid 99999999999\n"))
 		return 0
 	}}, false)
