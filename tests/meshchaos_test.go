@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"minimega/internal/host/lab"
@@ -16,7 +17,7 @@ import (
 // while commands run, and takes each back.
 func (e *experiment) disasters(random *rand.Rand, rounds int) {
 	e.Helper()
-	kinds := []func(*rand.Rand) (what string, undo func()){e.kill, e.cut, e.split, e.lossy}
+	kinds := []func(*rand.Rand) (what string, undo func()){e.kill, e.cut, e.split, e.freeze, e.lossy}
 	stop := make(chan struct{})
 	var asking sync.WaitGroup
 	for _, loop := range []func(chan struct{}){e.askOn, e.allocateOn, e.launchOn} {
@@ -31,14 +32,18 @@ func (e *experiment) disasters(random *rand.Rand, rounds int) {
 	}
 	close(stop)
 	asking.Wait()
+	e.Logf("%d VLAN aliases were allocated", len(e.aliases)-1)
+	if len(e.aliases) < 2 {
+		e.Error("none, so that agreement says nothing")
+	}
 }
 
 // lossSeen is how long it may take until a host that is lost is named, on a
 // machine that is busy with other tests; alone it is 3 s.
 const lossSeen = 6 * time.Second
 
-// losses lets a daemon die, and a host vanish without a word, and measures how
-// long a command waits for it, and until all others know.
+// losses lets a daemon die, one freeze, and a host vanish without a word, and
+// measures how long a command waits for it, and until all others know.
 func (e *experiment) losses() {
 	e.Helper()
 	const i = 2
@@ -52,7 +57,12 @@ func (e *experiment) losses() {
 		e.check(e.lab.Split([]*lab.Host{h}))
 		return h.Name + " vanishes", func() { e.check(e.lab.Split()) }
 	}
-	for _, lose := range []func(*rand.Rand) (string, func()){kill, vanish} {
+	frozen := func(*rand.Rand) (string, func()) {
+		pid := e.daemon(i).PID()
+		e.check(syscall.Kill(pid, syscall.SIGSTOP))
+		return h.Name + " freezes", func() { e.check(syscall.Kill(pid, syscall.SIGCONT)) }
+	}
+	for _, lose := range []func(*rand.Rand) (string, func()){kill, vanish, frozen} {
 		start := time.Now()
 		what, undo := lose(nil)
 		answers, err := e.do(e.daemon(0), "namespace exp version")
@@ -114,6 +124,14 @@ func (e *experiment) lossy(random *rand.Rand) (string, func()) {
 	share := 0.05 + random.Float64()*0.25
 	e.check(h.Loss(share))
 	return fmt.Sprintf("%s loses %.0f %% of all frames", h.Name, 100*share), func() { e.check(h.Loss(0)) }
+}
+
+// freeze stops a daemon without ending it: its connections stay, and nothing
+// answers.
+func (e *experiment) freeze(random *rand.Rand) (string, func()) {
+	d := e.daemon(e.victim(random))
+	e.check(syscall.Kill(d.PID(), syscall.SIGSTOP))
+	return d.Host.Name + " freezes", func() { e.check(syscall.Kill(d.PID(), syscall.SIGCONT)) }
 }
 
 func (e *experiment) check(err error) {
