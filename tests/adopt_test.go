@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"minimega/internal/capture"
 	"minimega/pkg/miniclient"
 )
 
@@ -66,6 +67,8 @@ type known struct {
 	taps   string
 	macs   string
 	tag    string
+	// captured says whether its first interface is captured: "yes", "perhaps" or "".
+	captured string
 }
 
 // crashWorld is a host with one daemon, and a picture of what that reported.
@@ -249,13 +252,15 @@ func (w *crashWorld) change(ctx context.Context, c *miniclient.Conn, mine string
 	to := func(verb, state string, and ...string) bool {
 		return w.run(ctx, c, "vm "+verb+" "+name, func() { k.states = []string{state} }, func() { k.states = append(append(k.states, state), and...) })
 	}
-	switch n := r.IntN(6); {
+	switch n := r.IntN(7); {
+	case n == 6:
+		return w.capture(ctx, c, name, k)
 	case n == 0:
 		tag := strconv.Itoa(w.number())
 		old := k.tag
 		return w.run(ctx, c, "vm tag "+name+" t "+tag, func() { k.tag = tag }, func() { k.tag = old + "|" + tag })
 	case state == "QUIT" && n < 4:
-		return w.run(ctx, c, "vm flush "+name, func() { delete(w.vms, name) }, func() { k.absent = true })
+		return w.run(ctx, c, "vm flush "+name, func() { delete(w.vms, name) }, func() { k.absent, k.captured = true, "perhaps" })
 	case state == "QUIT": // launched again, and then started: it may be found between the two
 		return to("start", "RUNNING", "BUILDING")
 	case n < 3:
@@ -264,6 +269,48 @@ func (w *crashWorld) change(ctx context.Context, c *miniclient.Conn, mine string
 		return to("stop", "PAUSED")
 	}
 	return to("start", "RUNNING")
+}
+
+// capture starts or ends the capture of a VM.
+func (w *crashWorld) capture(ctx context.Context, c *miniclient.Conn, name string, k *known) bool {
+	perhaps := func() { k.captured = "perhaps" }
+	if k.captured != "" {
+		return w.run(ctx, c, "capture pcap delete vm "+name, func() { k.captured = "" }, perhaps)
+	}
+	path := filepath.Join(w.host.work, name+".pcapng")
+	return w.run(ctx, c, "capture pcap vm "+name+" 0 "+path, func() { k.captured = "yes" }, perhaps)
+}
+
+// checkCaptures compares the captures, and the processes that hold their sockets.
+func (w *crashWorld) checkCaptures(rows [][]string) {
+	running := map[string]bool{}
+	for _, row := range rows {
+		name := strings.TrimSuffix(filepath.Base(row[0]), ".pcapng")
+		running[name] = true
+		if k := w.vms[name]; k == nil || k.captured == "" || row[1] != "running" {
+			w.t.Errorf("capture %v, which was not there before", row)
+		}
+	}
+	for name, k := range w.vms {
+		switch {
+		case running[name]:
+			k.captured = "yes"
+		case k.captured == "yes":
+			w.t.Errorf("the capture of %s has gone", name)
+		default:
+			k.captured = ""
+		}
+	}
+	holders := 0
+	for _, pid := range w.host.processes() {
+		line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		if capture.Holder(strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00")) != "" {
+			holders++
+		}
+	}
+	if holders != len(rows) {
+		w.t.Errorf("%d captures, and %d processes that hold their sockets", len(rows), holders)
+	}
 }
 
 // run runs a command and notes what it did: done once it was reported, perhaps
@@ -323,6 +370,7 @@ func (w *crashWorld) check() {
 			delete(w.taps, name)
 		}
 	}
+	w.checkCaptures(table(".columns path,status capture"))
 	w.checkAliases(table(".columns alias vlans"))
 	w.checkLinks(links)
 }
@@ -352,7 +400,7 @@ func (w *crashWorld) checkVMs(rows [][]string) (links map[string]bool) {
 		if k.uuid != "" && (row[2] != k.uuid || row[3] != k.taps || row[4] != k.macs) || !slices.Contains(strings.Split(k.tag, "|"), tag) {
 			w.t.Errorf("%s was %+v and is %v", name, *k, row)
 		}
-		*k = known{states: []string{state}, uuid: row[2], taps: row[3], macs: row[4], tag: tag}
+		*k = known{states: []string{state}, uuid: row[2], taps: row[3], macs: row[4], tag: tag, captured: k.captured}
 		if state != "QUIT" {
 			pids[row[6]] = true
 		}
