@@ -173,6 +173,20 @@ func TestCluster(t *testing.T) {
 		t.Errorf("a range with a host that is none: %s", got)
 	}
 
+	// A bridge is joined with those on the other hosts, and parted again.
+	g.do(0, "ns add-hosts localhost", "ns bridge wire vxlan")
+	for n := range 3 {
+		if got := g.run(n, ".columns tunnels .filter bridge=wire bridge"); len(strings.Fields(got)) != 3 {
+			t.Errorf("n%d has the tunnels %s", n+1, got)
+		}
+	}
+	g.do(0, "ns del-bridge wire")
+	for n := range 3 {
+		g.want(n, fmt.Sprintf("n%d: []", n+1), ".columns tunnels .filter bridge=wire bridge")
+		g.do(n, "bridge destroy wire")
+	}
+	g.want(0, "n1: !bridge is not associated with namespace", "ns del-bridge wire")
+
 	// What ends on one host ends on all.
 	g.do(0, "clear namespace lab")
 	for n := range 3 {

@@ -3,7 +3,6 @@ package cluster
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"strings"
 	"testing"
@@ -173,7 +172,7 @@ func TestEach(t *testing.T) {
 }
 
 func table(rows int) minicli.Responses {
-	r := &minicli.Response{Host: "h", Header: []string{"id", "name"}, Tabular: [][]string{}, Data: json.RawMessage(`{"a":1}`)}
+	r := &minicli.Response{Host: "h", Header: []string{"id", "name"}, Tabular: [][]string{}, Data: rawJSON(`{"a":1}`)}
 	for range rows {
 		r.Tabular = append(r.Tabular, []string{"1", "é\x00\xff"})
 	}

@@ -20,14 +20,11 @@ func (rs Responses) AppendBinary(b []byte) ([]byte, error) {
 	b = binary.AppendUvarint(b, uint64(len(rs)))
 	for _, r := range rs {
 		b = appendText(appendText(appendText(b, r.Host), r.Response), r.Error)
-		data := []byte(nil)
-		if r.Data != nil {
-			var err error
-			if data, err = json.Marshal(r.Data); err != nil {
-				return nil, err
-			}
+		data, err := dataJSON(r.Data)
+		if err != nil {
+			return nil, err
 		}
-		b = appendText(b, string(data))
+		b = append(binary.AppendUvarint(b, uint64(len(data))), data...)
 		b = appendList(b, r.Header)
 		if r.Tabular == nil {
 			b = append(b, 0)
@@ -40,6 +37,26 @@ func (rs Responses) AppendBinary(b []byte) ([]byte, error) {
 	}
 	return b, nil
 }
+
+// dataJSON is the JSON of the data of a response, nil for none.
+func dataJSON(data any) ([]byte, error) {
+	switch d := data.(type) {
+	case nil:
+		return nil, nil
+	case interface{ AppendJSON([]byte) []byte }:
+		return d.AppendJSON(nil), nil
+	}
+	return json.Marshal(data)
+}
+
+// rawJSON is data of another host, known to be valid JSON.
+type rawJSON string
+
+// AppendJSON appends it as it is, where encoding/json would read it once more.
+func (r rawJSON) AppendJSON(b []byte) []byte { return append(b, r...) }
+
+// MarshalJSON serves readers that do not know AppendJSON.
+func (r rawJSON) MarshalJSON() ([]byte, error) { return []byte(r), nil }
 
 func appendText(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
@@ -58,8 +75,7 @@ func appendList(b []byte, list []string) []byte {
 
 var errMalformed = errors.New("malformed responses")
 
-// UnmarshalBinary reads what AppendBinary wrote. Data becomes a
-// json.RawMessage.
+// UnmarshalBinary reads what AppendBinary wrote. Data stays JSON.
 func (rs *Responses) UnmarshalBinary(payload []byte) error {
 	r := reader{rest: string(payload)}
 	n := r.count(6) // a response is at least six bytes
@@ -149,7 +165,7 @@ func (r *reader) response() *minicli.Response {
 		if !json.Valid([]byte(data)) {
 			r.fail()
 		}
-		resp.Data = json.RawMessage(data)
+		resp.Data = rawJSON(data)
 	}
 	resp.Header = r.list()
 	n, ok := r.optional()

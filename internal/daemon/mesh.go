@@ -6,7 +6,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -14,6 +16,7 @@ import (
 	"minimega/internal/cluster"
 	"minimega/internal/cluster/share"
 	"minimega/internal/command"
+	"minimega/internal/errs"
 	"minimega/internal/network"
 	"minimega/internal/vlan"
 	"minimega/pkg/iomeshage"
@@ -136,6 +139,30 @@ func (d *Daemon) renumber(deps *command.Deps) func(context.Context, []vlan.Renum
 			d.log.Error("interfaces did not move to the new number of their VLAN", "err", err)
 		}
 		deps.NS.Renumber(list)
+	}
+}
+
+// tunnels connects a bridge with those of the same name on other hosts by
+// tunnels with a key; without hosts it removes these.
+func (m *mesh) tunnels(net *network.Manager) func(ctx context.Context, bridge, kind string, key uint32, hosts []string) error {
+	return func(ctx context.Context, bridge, kind string, key uint32, hosts []string) error {
+		ours := slices.DeleteFunc(net.Tunnels(bridge), func(t network.Tunnel) bool { return t.Key != key })
+		if len(hosts) == 0 {
+			return net.Unlinked(ctx, bridge, ours)
+		}
+		var to []network.Tunnel
+		for _, member := range m.cluster.Members() {
+			if !slices.Contains(hosts, member.Name) {
+				continue
+			}
+			remote, err := netip.ParseAddr(member.Address)
+			if err != nil {
+				return errs.New(errs.State, "the address of host %s is not known yet", member.Name)
+			}
+			to = append(to, network.Tunnel{Kind: kind, Remote: remote, Key: key})
+		}
+		_, err := net.Linked(ctx, bridge, to)
+		return err
 	}
 }
 

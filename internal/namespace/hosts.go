@@ -101,8 +101,7 @@ func (n *Namespace) AddBridge(ctx context.Context, bridge, kind string) error {
 	n.mu.Unlock()
 	if len(t.Hosts) > 1 {
 		if err := n.tunnel(ctx, bridge, t, t.Hosts); err != nil {
-			t.Hosts, err = nil, errs.Join(err, n.tunnel(context.WithoutCancel(ctx), bridge, tunnels{Kind: kind, Key: t.Key}, t.Hosts))
-			return err
+			return errs.Join(err, n.tunnel(context.WithoutCancel(ctx), bridge, tunnels{Kind: kind, Key: t.Key}, t.Hosts))
 		}
 	}
 	n.mu.Lock()
