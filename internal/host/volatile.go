@@ -32,6 +32,23 @@ func WriteVolatile(path string, data []byte, perm os.FileMode) error {
 	return err
 }
 
+// WriteFirst makes a file that nobody reads yet, or replaces one as
+// WriteVolatile does. Whoever finds it after a crash may see a part of it.
+func WriteFirst(path string, data []byte, perm os.FileMode) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
+	if errors.Is(err, fs.ErrExist) {
+		return WriteVolatile(path, data, perm)
+	}
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Close()); err != nil {
+		_ = os.Remove(path)
+	}
+	return err
+}
+
 // exchange puts a file in the place of another, if there is one, which is removed.
 func exchange(from, to string) error {
 	swap := func() error { return unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_EXCHANGE) }

@@ -21,6 +21,14 @@ func TestWriteVolatile(t *testing.T) {
 			t.Fatalf("mode %v, %v", st.Mode(), err)
 		}
 	}
+	for _, text := range []string{"first", "second"} {
+		if err := WriteFirst(filepath.Join(dir, "name"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(filepath.Join(dir, "name")); err != nil || string(got) != text {
+			t.Fatalf("%q, %v, not %q", got, err, text)
+		}
+	}
 	if err := os.Mkdir(filepath.Join(dir, "taken"), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -30,7 +38,7 @@ func TestWriteVolatile(t *testing.T) {
 	if st, err := os.Stat(filepath.Join(dir, "taken")); err != nil || !st.IsDir() {
 		t.Errorf("the directory: %v", err)
 	}
-	if list, err := os.ReadDir(dir); err != nil || len(list) != 2 {
+	if list, err := os.ReadDir(dir); err != nil || len(list) != 3 {
 		t.Errorf("left: %v, %v", list, err)
 	}
 }

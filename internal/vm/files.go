@@ -27,7 +27,7 @@ func (v *VM) makeDir() error {
 }
 
 func (v *VM) fillDir() error {
-	if err := host.WriteVolatile(filepath.Join(v.Dir(), "name"), []byte(v.Name), 0o600); err != nil {
+	if err := host.WriteFirst(filepath.Join(v.Dir(), "name"), []byte(v.Name), 0o600); err != nil {
 		return err
 	}
 	if err := v.writeRecord(); err != nil {
@@ -98,7 +98,7 @@ func (v *VM) writeFile(name, content string) {
 	if !v.relaunched() {
 		return
 	}
-	if err := host.WriteVolatile(filepath.Join(v.Dir(), name), []byte(content), 0o600); err != nil {
+	if err := host.WriteFirst(filepath.Join(v.Dir(), name), []byte(content), 0o600); err != nil {
 		v.log().Warn("writing the instance directory", "file", name, "err", err)
 	}
 }

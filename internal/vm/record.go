@@ -55,7 +55,7 @@ func (v *VM) writeRecord() error {
 	if err != nil {
 		return err
 	}
-	return host.WriteVolatile(filepath.Join(v.Dir(), recordName), append(text, '\n'), 0o600)
+	return host.WriteFirst(filepath.Join(v.Dir(), recordName), append(text, '\n'), 0o600)
 }
 
 // readRecord reads what writeRecord wrote.

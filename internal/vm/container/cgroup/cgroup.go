@@ -154,7 +154,7 @@ type Group struct {
 // Group returns the group of this name, whether it exists or not.
 func (t *Tree) Group(name string) *Group { return &Group{t, name} }
 
-// all returns the directories of a group.
+// all returns the directories that a group has, or had in an earlier daemon.
 func (g *Group) all() []string {
 	if g.tree.unified != "" {
 		return []string{filepath.Join(g.tree.unified, g.name)}
@@ -167,6 +167,10 @@ func (g *Group) all() []string {
 	}
 	return dirs
 }
+
+// shared reports whether the groups of an owner have a directory in common for
+// a controller of version 1: the list of devices is the same for all.
+func (t *Tree) shared(controller string) bool { return controller == "devices" && len(t.dirs) > 1 }
 
 // Make makes the group with its limits, or leaves nothing. A group left by an
 // earlier one of that name is used again if no process is in it.
@@ -208,9 +212,16 @@ func (g *Group) Enter() []string {
 	if g.tree.unified != "" {
 		return nil
 	}
-	files := g.all()
-	for i := range files {
-		files[i] = filepath.Join(files[i], "tasks")
+	var files []string
+	for _, c := range wanted {
+		d := g.tree.dirs[c]
+		switch {
+		case d == "":
+		case g.tree.shared(c):
+			files = append(files, filepath.Join(d, "tasks"))
+		default:
+			files = append(files, filepath.Join(d, g.name, "tasks"))
+		}
 	}
 	return files
 }

@@ -159,6 +159,11 @@ func TestHidden(t *testing.T) {
 			t.Errorf("%s: %v", c, err)
 		}
 	}
+	if seen.unified != "" {
+		if _, err := os.Stat(filepath.Join(h.v2, "cgroup.procs")); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 // The kernel runs the program of version 2 on the device given, and agrees

@@ -6,15 +6,15 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-
-	"golang.org/x/sys/unix"
+	"slices"
+	"strings"
 )
 
 // makeLegacy makes the group in each hierarchy of version 1.
 func (g *Group) makeLegacy(l Limits) error {
 	for _, c := range wanted {
 		parent := g.tree.dirs[c]
-		if parent == "" {
+		if parent == "" || g.tree.shared(c) {
 			continue
 		}
 		err := mkdir(parent, g.name)
@@ -65,14 +65,17 @@ func limitLegacy(controller, dir string, l Limits) error {
 	return nil
 }
 
-// restrict gives a directory the list of devices, which those below inherit.
+// restrict gives a directory the list of devices. Containers of an earlier
+// daemon may be in it: what is in the list already stays in it at all times.
 func restrict(dir string) error {
-	err := set(dir, "devices.deny", "a")
-	if errors.Is(err, unix.EINVAL) {
-		return nil // groups are in it already, of an earlier daemon that set the list
+	have, err := get(dir, "devices.list")
+	if err == nil && strings.HasPrefix(have, "a ") { // all are allowed
+		have = ""
+		err = set(dir, "devices.deny", "a")
 	}
+	lines := strings.Split(have, "\n")
 	for _, d := range allowed {
-		if err == nil {
+		if err == nil && !slices.Contains(lines, d.String()) {
 			err = set(dir, "devices.allow", d.String())
 		}
 	}
