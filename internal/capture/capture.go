@@ -2,7 +2,9 @@
 // without libpcap: a packet socket with a memory-mapped ring, a filter in the
 // kernel, and a writer that the ring never waits for. A Manager owns all
 // captures of a daemon, of single interfaces and of bridges, whose links come
-// and go. What the kernel had to drop is counted and shown.
+// and go. What the kernel had to drop is counted and shown. Beside each capture a
+// process holds socket and memory, so that nothing is lost when the daemon is
+// killed and started again.
 package capture
 
 import (
