@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"net"
@@ -258,5 +259,39 @@ func TestNothingLeft(t *testing.T) {
 	}
 	if left := machine.Left(before); len(left) > 0 {
 		t.Errorf("left of labs that failed: %v", left)
+	}
+}
+
+// A lab whose process is killed takes with it what runs in its hosts, also what
+// is nobody's child any more, as machines are. The process is this test again.
+func TestKilled(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: makes network namespaces")
+	}
+	if os.Getenv("LAB_KILLED") != "" {
+		l := Make(t, Options{Hosts: 2})
+		output(t, l.Hosts[1], "sh", "-c", "setsid sh -c 'sleep 1000; :' orphan-"+l.ID+" >/dev/null 2>&1 & echo")
+		os.Stdout.WriteString(l.Dir + "\n")
+		select {}
+	}
+	cmd := exec.Command(os.Args[0], "-test.run", "^TestKilled$")
+	cmd.Env = append(os.Environ(), "LAB_KILLED=yes")
+	out, err := cmd.StdoutPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	dir, err := bufio.NewReader(out).ReadString('\n')
+	must(t, err)
+	dir = strings.TrimSpace(dir)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	id := filepath.Base(dir)[:len("lab-12345678")]
+	machine := hosttest.Machine{Marks: []string{id}}
+	orphan := hosttest.Machine{Marks: []string{"orphan-" + id}}
+	if len(orphan.Take()) != 1 {
+		t.Errorf("no orphan, but %v", machine.Take())
+	}
+	must(t, cmd.Process.Kill())
+	_ = cmd.Wait()
+	if left := machine.Left(hosttest.Snapshot{}); len(left) > 0 {
+		t.Errorf("left: %v", left)
 	}
 }

@@ -21,11 +21,19 @@ import (
 // end of its input, which comes when the lab closes it or itself has ended.
 type space struct {
 	cmd   *exec.Cmd
-	input io.Closer
+	input io.WriteCloser
 }
 
-// hold waits after the set-up for the end of input; $0 says whose it is.
-const hold = "\necho ready; read -r forever || exit 0\n"
+// hold waits after the set-up until it is told to end; $0 says whose it is. If
+// it is not told, because the lab's process was killed, it ends what is left.
+const hold = `
+echo ready
+read -r told && exit 0
+mine=$(readlink /proc/self/ns/net)
+for p in /proc/[0-9]*; do
+	if [ "${p#/proc/}" != $$ ] && [ "$(readlink "$p/ns/net")" = "$mine" ]; then kill -9 "${p#/proc/}"; fi
+done
+`
 
 // open makes namespaces (CLONE_NEW flags) and runs a shell script in them to
 // set them up.
@@ -63,6 +71,7 @@ func (s *space) pid() int { return s.cmd.Process.Pid }
 func (s *space) namespace(kind string) string { return fmt.Sprintf("/proc/%d/ns/%s", s.pid(), kind) }
 
 func (s *space) close() error {
+	_, _ = io.WriteString(s.input, "end\n")
 	_ = s.input.Close()
 	return s.cmd.Wait()
 }
