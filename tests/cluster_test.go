@@ -315,3 +315,48 @@ func (g *group) agree() {
 		seen[number] = alias
 	}
 }
+
+// The commands of the page about several hosts run as they are written there,
+// on three hosts.
+func TestClusterDocs(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: network namespaces")
+	}
+	page, err := os.ReadFile("../docs/cluster.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := lab.Make(t, lab.Options{Hosts: 3, Own: []string{"/tmp", "/root"}, Keep: []string{filepath.Dir(program)}})
+	hosttest.Machine{Marks: []string{l.ID}}.Check(t)
+	g := &group{t: t, lab: l, key: filepath.Join(l.Dir, "key")}
+	shell := func(script string) {
+		t.Helper()
+		cmd := l.Hosts[0].Command(t.Context(), "bash", "-euc", "PATH="+filepath.Dir(program)+":$PATH; "+script)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%s%v\n%s", script, err, out)
+		}
+	}
+	for _, b := range blocks(string(page)) {
+		if b.lang == "sh" {
+			if g.daemons != nil {
+				b.text = strings.ReplaceAll(b.text, "/tmp/minimega", g.daemons[0].Base)
+			}
+			shell(b.text)
+			continue
+		}
+		if g.daemons == nil { // the page has made a key by now
+			shell("cp /root/copy.key " + g.key)
+			g.daemons, err = l.StartAll(t.Context(), program, func(*lab.Host) []string { return g.flags() })
+			if err != nil {
+				t.Fatal(err)
+			}
+			lab.StopAfter(t, g.daemons...)
+			g.meet()
+		}
+		for line := range strings.Lines(b.text) {
+			if got := g.run(0, "%s", strings.TrimSpace(line)); strings.Contains(got, ": !") {
+				t.Errorf("%s: %s", strings.TrimSpace(line), got)
+			}
+		}
+	}
+}
