@@ -7,9 +7,17 @@ import (
 )
 
 // What depends on features of the kernel that the machine of the tests may lack
-// is tested under Debian's kernel: tunnels and trunks.
+// is tested under Debian's kernel: tunnels and trunks, and containers where
+// there are control groups of version 2 only.
 func TestUnderDebiansKernel(t *testing.T) {
 	guesttest.RunTests(t,
 		guesttest.Package{Path: "minimega/internal/network/linux", Run: "^(TestGRE|TestVXLAN|TestTrunk)$"},
+		guesttest.Package{Path: "minimega/internal/vm/container/cgroup", Run: "^(TestMakeLeavesNothing|TestHidden|TestDeviceProgram)$"},
+		guesttest.Package{
+			Path:     "minimega/internal/vm/container",
+			Run:      "^TestIsolation$/^(Devices|Privilege)$|^(TestUnified.*|TestKillPaused|TestAdopt|TestClean)$",
+			Env:      []string{"CONTAINER_TEST_GUEST=" + guesttest.LabDir + "/guest"},
+			Programs: map[string]string{"guest": "minimega/internal/vm/container/testdata/guest"},
+		},
 	)
 }

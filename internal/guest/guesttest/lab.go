@@ -9,9 +9,14 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"minimega/internal/guest/initrd"
 )
+
+// labTime is how long all tests of a guest may take. Alone on a machine they
+// take a tenth of it.
+const labTime = 8 * time.Minute
 
 // labPackage is the first process of the guests of RunTests.
 const labPackage = "minimega/internal/guest/guesttest/testdata/lab"
@@ -21,13 +26,12 @@ type Package struct {
 	Path string   // import path
 	Run  string   // pattern of -test.run
 	Env  []string // NAME=value, beside PATH and HOME
-	// Programs are built for the tests: import path by name. They find them in
-	// the directory that LabDir names.
+	// Programs are built for the tests, which find them in LabDir: import path
+	// by name.
 	Programs map[string]string
 }
 
-// LabDir is where a guest of RunTests has the programs of its tests. It is on
-// a file system of the guest's own, so that links can be made to them.
+// LabDir is where a guest of RunTests has the programs of its tests.
 const LabDir = "/run/lab"
 
 // labModules are what tests in guests may use of the kernel. Nobody in the
@@ -56,7 +60,7 @@ func RunTests(t *testing.T, packages ...Package) {
 			build(t, "build", "-o", filepath.Join(dir, name), path)
 		}
 		plan = append(plan, job{
-			Args: []string{LabDir + "/" + filepath.Base(binary), "-test.v", "-test.timeout=3m", "-test.run=" + p.Run}, Dir: "/tmp",
+			Args: []string{LabDir + "/" + filepath.Base(binary), "-test.v", "-test.timeout=4m", "-test.run=" + p.Run}, Dir: "/tmp",
 			Env: append([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/tmp"}, p.Env...),
 		})
 	}
@@ -67,6 +71,7 @@ func RunTests(t *testing.T, packages ...Package) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { explainLab(t, dir) })
 	bootLab(t, dir)
 	for i, p := range packages {
 		t.Run(p.Path, func(t *testing.T) { report(t, filepath.Join(dir, fmt.Sprint(i))) })
@@ -100,7 +105,7 @@ func bootLab(t *testing.T, dir string) {
 	vm := StartQEMU(t, "-kernel", k.Fast(), "-initrd", image, "-append", "console=ttyS0 quiet ip=none", "-m", "1024", "-smp", "2", "-vga", "none",
 		"-fsdev", "local,id=host,path=/,security_model=none,readonly=on,multidevs=remap", "-device", "virtio-9p-pci,fsdev=host,mount_tag=host",
 		"-fsdev", "local,id=lab,path="+dir+",security_model=none,multidevs=remap", "-device", "virtio-9p-pci,fsdev=lab,mount_tag=lab")
-	if err := vm.Wait(); err != nil {
+	if err := vm.waitFor(labTime); err != nil {
 		t.Fatalf("QEMU ended with %v", err)
 	}
 }
@@ -131,7 +136,23 @@ func report(t *testing.T, files string) {
 	if len(ended) == 0 {
 		t.Error("no test has run")
 	}
-	if string(status) != "0" || t.Failed() {
-		t.Errorf("ended with %q:\n%s", status, out)
+	if string(status) != "0" {
+		t.Errorf("it ended with %q", status)
+	}
+}
+
+// explainLab shows what was printed in the guest, if that is asked for or the
+// test has failed.
+func explainLab(t *testing.T, dir string) {
+	if !t.Failed() && !testing.Verbose() {
+		return
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "*.out"))
+	if err != nil {
+		t.Error(err)
+	}
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		t.Logf("%s: %v\n%s", filepath.Base(f), err, text)
 	}
 }

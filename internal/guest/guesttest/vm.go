@@ -173,7 +173,12 @@ func (vm *VM) Until(line, text string) string {
 // Wait waits for QEMU to end and returns its status: nil for 0.
 func (vm *VM) Wait() error {
 	vm.t.Helper()
-	timeout := time.NewTimer(Patience)
+	return vm.waitFor(Patience)
+}
+
+func (vm *VM) waitFor(d time.Duration) error {
+	vm.t.Helper()
+	timeout := time.NewTimer(d)
 	defer timeout.Stop()
 	select {
 	case <-vm.exited:

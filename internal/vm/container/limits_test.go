@@ -118,8 +118,8 @@ func TestUnifiedCPU(t *testing.T) {
 		share[cpus] = float64(used) / float64(took.Microseconds())
 		throttled := b.number(dir, "cpu.stat", "nr_throttled")
 		t.Logf("%d CPUs: %.2f s of CPU time per second, throttled in %d periods", cpus, share[cpus], throttled)
-		if (throttled > 0) != (cpus == 1) {
-			t.Errorf("throttled in %d periods", throttled)
+		if cpus == 1 && throttled == 0 {
+			t.Error("it was never throttled")
 		}
 		if err := m.Kill(t.Context()); err != nil {
 			t.Fatal(err)
