@@ -31,23 +31,25 @@ const (
 func serve(args []string) (err error) {
 	host, dir := args[0], args[1]
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
-	key, err := meshage.LoadKey(args[2])
-	if err != nil {
-		return err
+	open := args[2] == "open"
+	options := meshage.Options{Name: host, Context: "bench", Port: meshPort, Degree: membership.DegreeNone, Open: open, Log: log}
+	if !open {
+		if options.Key, err = meshage.LoadKey(args[3]); err != nil {
+			return err
+		}
 	}
 	ctx := context.Background()
-	node, err := meshage.New(ctx, meshage.Options{Name: host, Context: "bench", Port: meshPort, Degree: membership.DegreeNone, Key: key, Log: log})
+	node, err := meshage.New(ctx, options)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, node.Close()) }()
-	for _, a := range args[3:] {
-		at := netip.AddrPortFrom(netip.MustParseAddr(a), meshPort)
-		if err := node.Dial(ctx, at.String()); err != nil {
+	for _, a := range args[4:] {
+		if err := dial(ctx, node, netip.AddrPortFrom(netip.MustParseAddr(a), meshPort)); err != nil {
 			return err
 		}
 	}
-	files, err := iomeshage.New(iomeshage.Options{Root: dir, Log: log})
+	files, err := iomeshage.New(iomeshage.Options{Root: dir, Plain: open, Log: log})
 	if err != nil {
 		return err
 	}
@@ -68,6 +70,19 @@ func serve(args []string) (err error) {
 		fmt.Println("ok")
 	}
 	return nil
+}
+
+// dial waits for the other host to be up.
+func dial(ctx context.Context, node *meshage.Node, to netip.AddrPort) error {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	for {
+		err := node.Dial(ctx, to.String())
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
 }
 
 func obey(ctx context.Context, node *meshage.Node, files *iomeshage.Service, dir, verb, rest string) error {

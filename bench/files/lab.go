@@ -29,7 +29,7 @@ type host struct {
 	out *bufio.Scanner
 }
 
-func newLab(dir string, count int) (*lab, error) {
+func newLab(dir, mode string, count int) (*lab, error) {
 	l := &lab{place: netns.None()}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -48,7 +48,7 @@ func newLab(dir string, count int) (*lab, error) {
 	}
 	for i := range count {
 		h := &host{name: fmt.Sprintf("h%d", i), dir: filepath.Join(dir, fmt.Sprintf("h%d", i)), address: fmt.Sprintf("10.0.0.%d", i+1)}
-		if err := l.start(h, i, bridge.Index, filepath.Join(dir, "key")); err != nil {
+		if err := l.start(h, i, bridge.Index, mode, filepath.Join(dir, "key")); err != nil {
 			return l, fmt.Errorf("%s: %w", h.name, err)
 		}
 	}
@@ -61,7 +61,7 @@ func newLab(dir string, count int) (*lab, error) {
 }
 
 // start makes a namespace, connects it to the bridge, and starts a host in it.
-func (l *lab) start(h *host, i, bridge int, key string) error {
+func (l *lab) start(h *host, i, bridge int, mode, key string) error {
 	if err := os.MkdirAll(h.dir, 0o700); err != nil {
 		return err
 	}
@@ -87,7 +87,7 @@ func (l *lab) start(h *host, i, bridge int, key string) error {
 	if err := up("eth0", &net.IPNet{IP: net.ParseIP(h.address), Mask: net.CIDRMask(24, 32)}); err != nil {
 		return err
 	}
-	return l.launch(h, key)
+	return l.launch(h, mode, key)
 }
 
 func up(link string, address *net.IPNet) error {
@@ -104,12 +104,12 @@ func up(link string, address *net.IPNet) error {
 }
 
 // launch starts the process, which is in the namespace of this thread.
-func (l *lab) launch(h *host, key string) error {
+func (l *lab) launch(h *host, mode, key string) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	args := []string{"host", h.name, h.dir, key}
+	args := []string{"host", h.name, h.dir, mode, key}
 	for _, o := range l.hosts {
 		args = append(args, o.address)
 	}

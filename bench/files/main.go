@@ -1,8 +1,9 @@
 // Command files measures how long it takes to bring 1 GiB of random bytes from
-// one host to 1, 4 and 9 others by pkg/iomeshage over a mesh with a key, beside
-// a bare TCP copy of the same file to as many receivers. Hosts are processes
-// in network namespaces of their own, connected by a bridge; files lie in
-// memory. It must be root.
+// one host to 1, 4 and 9 others by pkg/iomeshage over a mesh with a key, where
+// all is encrypted, and over one that is open, where nothing is, beside a bare
+// TCP copy of the same file to as many receivers. Hosts are processes in
+// network namespaces of their own, connected by a bridge; files lie in memory.
+// It must be root.
 package main
 
 import (
@@ -38,7 +39,17 @@ func main() {
 	figure.Main(run)
 }
 
-func run() (err error) {
+func run() error {
+	for _, mode := range []string{"key", "open"} {
+		fmt.Printf("mesh: %s\n", mode)
+		if err := inMode(mode); err != nil {
+			return fmt.Errorf("mesh %s: %w", mode, err)
+		}
+	}
+	return nil
+}
+
+func inMode(mode string) (err error) {
 	dir, err := os.MkdirTemp(memory, "mmbench")
 	if err != nil {
 		return err
@@ -51,7 +62,7 @@ func run() (err error) {
 	if err != nil {
 		return err
 	}
-	l, err := newLab(dir, hosts)
+	l, err := newLab(dir, mode, hosts)
 	defer func() { err = errors.Join(err, l.close()) }()
 	if err != nil {
 		return err

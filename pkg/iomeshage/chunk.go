@@ -6,7 +6,7 @@ import (
 	"encoding/hex"
 	"hash"
 
-	"lukechampine.com/blake3"
+	"github.com/zeebo/blake3"
 )
 
 const (
@@ -49,7 +49,8 @@ type sum [32]byte
 func (s sum) String() string { return hex.EncodeToString(s[:]) }
 
 // chunkHash is the hash of a chunk: BLAKE3 over its blocks that are not all
-// zero, followed by a bit for each block that says which these are. So long
+// zero (of the hashes that a lying peer cannot forge the one that costs least),
+// followed by a bit for each block that says which these are. So long
 // holes cost nothing, and it is the same whether zeros are a hole or written.
 type chunkHash struct {
 	h    hash.Hash
@@ -57,7 +58,7 @@ type chunkHash struct {
 	n    int
 }
 
-func newChunkHash() *chunkHash { return &chunkHash{h: blake3.New(32, nil)} }
+func newChunkHash() *chunkHash { return &chunkHash{h: blake3.New()} }
 
 func (c *chunkHash) block(b []byte) {
 	_, _ = c.h.Write(b)
@@ -75,7 +76,7 @@ func (c *chunkHash) sum() (s sum) {
 
 // rootHash is the hash of a whole file from those of its chunks.
 func rootHash(size int64, sums []sum) sum {
-	h := blake3.New(32, nil)
+	h := blake3.New()
 	_, _ = h.Write(binary.BigEndian.AppendUint64(nil, uint64(size)))
 	for i := range sums {
 		_, _ = h.Write(sums[i][:])

@@ -39,6 +39,7 @@ type invitation struct {
 	Token  []byte `json:"token"`  // the first that is sent
 	Ask    []byte `json:"ask"`    // key of what the guest sends
 	Answer []byte `json:"answer"` // key of what the host sends
+	Plain  bool   `json:"plain,omitempty"`
 }
 
 func (v *invitation) check() error {
@@ -75,7 +76,7 @@ func (s *Service) await(ctx context.Context, from string, stream meshage.Stream)
 	}
 	defer l.Close()
 	deadline := time.Now().Add(directTimeout)
-	v := invitation{Port: l.Addr().(*net.TCPAddr).Port, Token: secret(), Ask: secret(), Answer: secret()}
+	v := invitation{Port: l.Addr().(*net.TCPAddr).Port, Token: secret(), Ask: secret(), Answer: secret(), Plain: s.opts.Plain}
 	body, err := json.Marshal(v)
 	if err != nil {
 		return nil, err
@@ -97,7 +98,7 @@ func (s *Service) await(ctx context.Context, from string, stream meshage.Stream)
 		_ = c.SetDeadline(deadline)
 		token := make([]byte, keySize)
 		if _, err := io.ReadFull(c, token); err == nil && subtle.ConstantTimeCompare(token, v.Token) == 1 {
-			return newSealed(c.(*net.TCPConn), v.Ask, v.Answer)
+			return v.connection(c.(*net.TCPConn), v.Ask, v.Answer)
 		}
 		_ = c.Close()
 	}
@@ -148,6 +149,9 @@ func (s *Service) direct(ctx context.Context, to string) (meshage.Stream, error)
 	defer stream.Close()
 	_ = stream.SetDeadline(time.Now().Add(directTimeout))
 	v, err := readInvitation(stream)
+	if err == nil && v.Plain && !s.opts.Plain {
+		err = fmt.Errorf("%s offers to send unencrypted only", to)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -159,7 +163,25 @@ func (s *Service) direct(ctx context.Context, to string) (meshage.Stream, error)
 		_ = c.Close()
 		return nil, err
 	}
-	return newSealed(c.(*net.TCPConn), v.Answer, v.Ask)
+	return v.connection(c.(*net.TCPConn), v.Answer, v.Ask)
+}
+
+// connection makes what chunks travel over of a connection that proved itself.
+func (v *invitation) connection(c *net.TCPConn, open, seal []byte) (meshage.Stream, error) {
+	_ = c.SetDeadline(time.Time{})
+	if v.Plain {
+		return &plain{c}, nil
+	}
+	return newSealed(c, open, seal)
+}
+
+// plain is a TCP connection as it is.
+type plain struct{ *net.TCPConn }
+
+// Reset lets the other side see an error.
+func (c *plain) Reset() error {
+	_ = c.SetLinger(0)
+	return c.Close()
 }
 
 func readInvitation(r io.Reader) (v invitation, err error) {
@@ -199,7 +221,6 @@ func newSealed(c *net.TCPConn, open, seal []byte) (*sealed, error) {
 		_ = c.Close()
 		return nil, err
 	}
-	_ = c.SetDeadline(time.Time{})
 	return &sealed{TCPConn: c, open: o, seal: w}, nil
 }
 

@@ -12,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"lukechampine.com/blake3"
+	"github.com/zeebo/blake3"
 )
 
 // findTimeout is how long a host may take to say what it has.

@@ -41,6 +41,9 @@ type Options struct {
 	// Rate bounds what this host receives, and what it sends, in bytes each
 	// second; 0 is no bound.
 	Rate int64
+	// Plain lets chunks travel unencrypted to and from hosts that have it set
+	// too: for a mesh that anybody may join. They are checked all the same.
+	Plain bool
 	// HeadNode, if set and not this host, is whose content is meant where
 	// several hosts have a file.
 	HeadNode string

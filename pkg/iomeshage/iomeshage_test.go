@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -647,4 +649,71 @@ func TestFetch(t *testing.T) {
 	if _, err := b.Fetch(t.Context(), w.path("b", "none")); !errors.Is(err, ErrNotFound) {
 		t.Errorf("got %v", err)
 	}
+}
+
+// Two hosts of an open mesh send as it is; one that wants it sealed gets it so.
+func TestPlain(t *testing.T) {
+	w := newWorld(t)
+	w.join("a", Options{Plain: true})
+	w.join("b", Options{Plain: true})
+	w.join("c", Options{})
+	content := random(11, 9<<20)
+	copy(content[blockSize:], make([]byte, 2*blockSize)) // zeros that are no hole
+	w.put("f", content, "a")
+	for range 2 { // the second time the source knows the hashes
+		for _, n := range []string{"b", "c"} {
+			mustGet(t, w.hosts[n], "f")
+			w.has("f", content, n)
+			if err := os.Remove(w.path(n, "f")); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if log := w.logs["c"].String(); !strings.Contains(log, "unencrypted") || strings.Contains(w.logs["b"].String(), "go over the mesh") {
+		t.Errorf("c took what is not sealed, or b did not:\n%s", log)
+	}
+}
+
+// What two hosts say to each other over a sealed connection cannot be changed
+// on the way.
+func TestSealed(t *testing.T) {
+	a, b := tcpPair(t)
+	v := invitation{Ask: secret(), Answer: secret()}
+	guest, err := v.connection(a, v.Answer, v.Ask)
+	if err != nil {
+		t.Fatal(err)
+	}
+	host, err := v.connection(b, v.Ask, v.Answer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content := random(12, 3*maxRecord+17)
+	go func() { _, _ = guest.Write(content) }()
+	got := make([]byte, len(content))
+	if _, err := io.ReadFull(host, got); err != nil || !bytes.Equal(got, content) {
+		t.Fatalf("%v", err)
+	}
+	go func() { _, _ = a.Write(append([]byte{0, 0, 0, 1}, make([]byte, 17)...)) }()
+	if _, err := host.Read(got); err == nil || !strings.Contains(err.Error(), "not authentic") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func tcpPair(t *testing.T) (a, b *net.TCPConn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close(); d.Close() })
+	return c.(*net.TCPConn), d.(*net.TCPConn)
 }

@@ -34,7 +34,7 @@ func (s *Service) List(ctx context.Context, name string, recursive bool) ([]Entr
 			return nil, fmt.Errorf("%q: %w", name, err)
 		}
 	} else if _, err := s.root.Stat(at); err != nil {
-		return nil, fmt.Errorf("list %s: %w", name, plain(err))
+		return nil, fmt.Errorf("list %s: %w", name, bare(err))
 	}
 	var out []Entry
 	for _, n := range names {
@@ -53,8 +53,8 @@ func (s *Service) List(ctx context.Context, name string, recursive bool) ([]Entr
 	return out, s.hashEntries(ctx, out)
 }
 
-// plain takes the path out of an error that names it again.
-func plain(err error) error {
+// bare takes the path out of an error that names it again.
+func bare(err error) error {
 	var p *fs.PathError
 	if errors.As(err, &p) {
 		return p.Err
@@ -82,7 +82,7 @@ func (s *Service) entries(at string, recursive bool) ([]Entry, error) {
 	}
 	list, err := fs.ReadDir(s.root.FS(), at)
 	if err != nil {
-		return nil, fmt.Errorf("list %s: %w", at, plain(err))
+		return nil, fmt.Errorf("list %s: %w", at, bare(err))
 	}
 	for _, e := range list {
 		name := path.Join(at, e.Name())
@@ -190,7 +190,7 @@ func (s *Service) Stream(ctx context.Context, name string, f func([]byte) error)
 		return fmt.Errorf("stream %s: %w", name, ErrNotFound)
 	}
 	if err != nil {
-		return fmt.Errorf("stream %s: %w", name, plain(err))
+		return fmt.Errorf("stream %s: %w", name, bare(err))
 	}
 	defer file.Close()
 	buf := make([]byte, min(StreamChunk, max(id.size, 1)))

@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"lukechampine.com/blake3"
+	"github.com/zeebo/blake3"
 )
 
 const (

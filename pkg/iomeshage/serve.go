@@ -100,6 +100,9 @@ func (s *Service) sendChunk(ctx context.Context, w meshage.Stream, src *source, 
 	v, known := src.known.get(i)
 	h := newChunkHash()
 	out := &sender{s: s, ctx: ctx, w: w}
+	if c, ok := w.(*plain); ok && known {
+		return out.end(src, out.whole(c, src, i), v)
+	}
 	err := readBlocks(ctx, src.f, src.layout, i, buf[frameHeader:], func(b []byte, n int64) error {
 		switch {
 		case b == nil:
@@ -109,24 +112,16 @@ func (s *Service) sendChunk(ctx context.Context, w meshage.Stream, src *source, 
 		case !known:
 			h.block(b)
 		}
-		return out.block(buf[:frameHeader+len(b)])
+		return out.block(buf[:frameHeader+len(b)], n)
 	})
-	if err == nil {
-		err = out.flush()
-	}
-	switch {
-	case out.broken:
-		return err
-	case !src.still():
-		return refuse(codeChanged, "%s has changed", path.Base(src.f.Name()))
-	case err != nil:
-		return refuse(codeFailed, "%v", err)
-	}
 	if !known {
 		v = h.sum()
+	}
+	err = out.end(src, err, v)
+	if err == nil {
 		src.known.set(i, v)
 	}
-	return writeFrame(w, frameEnd, v[:])
+	return err
 }
 
 // sender writes the blocks of a chunk, and blocks of zeros in one frame.
@@ -138,16 +133,61 @@ type sender struct {
 	broken bool  // the stream is, or its time is over
 }
 
-// block sends a block that lies behind the room for its header in frame.
-func (o *sender) block(frame []byte) error {
+// end ends a chunk, unless something has come between.
+func (o *sender) end(src *source, err error, v sum) error {
+	if err == nil {
+		err = o.flush()
+	}
+	switch {
+	case o.broken:
+		return err
+	case !src.still():
+		return refuse(codeChanged, "%s has changed", path.Base(src.f.Name()))
+	case err != nil:
+		return refuse(codeFailed, "%v", err)
+	}
+	return writeFrame(o.w, frameEnd, v[:])
+}
+
+// whole lets the kernel send a chunk from the file, holes apart.
+func (o *sender) whole(c *plain, src *source, i int) error {
+	off, n := src.layout.at(i)
+	for end := off + n; off < end; off += blockSize {
+		size := min(blockSize, end-off)
+		if nextData(src.f, off, src.layout.size) >= off+size {
+			o.zeros += size
+			continue
+		}
+		var frame [frameHeader]byte
+		if err := o.block(frame[:], size); err != nil {
+			return err
+		}
+		if _, err := src.f.Seek(off, io.SeekStart); err != nil {
+			return err
+		}
+		sent, err := c.ReadFrom(io.LimitReader(src.f, size))
+		if err == nil && sent < size {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			o.broken = true // in the middle of a frame
+			return err
+		}
+	}
+	return nil
+}
+
+// block sends a block of n bytes that lies behind the room for its header in
+// frame, or only the header if nothing does.
+func (o *sender) block(frame []byte, n int64) error {
 	if err := o.flush(); err != nil {
 		return err
 	}
-	if err := o.s.out.pass(o.ctx, len(frame)); err != nil {
+	if err := o.s.out.pass(o.ctx, int(n)); err != nil {
 		o.broken = true
 		return err
 	}
-	putHeader(frame, frameData, len(frame)-frameHeader)
+	putHeader(frame, frameData, int(n))
 	return o.write(frame)
 }
 

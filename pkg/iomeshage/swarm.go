@@ -302,7 +302,7 @@ func (t *transfer) work(ctx context.Context, fail context.CancelCauseFunc, p *pe
 		if err != nil && ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
-		fatal, pause := t.settle(p, j, err)
+		pause, fatal := t.settle(p, j, err)
 		if fatal != nil {
 			fail(fatal)
 			return
@@ -396,7 +396,7 @@ func (t *transfer) secondLocked(p *peer) *job {
 
 // settle draws the consequences of how a job ended: fatal ends the transfer,
 // pause is how long to leave the peer alone.
-func (t *transfer) settle(p *peer, j *job, err error) (fatal error, pause time.Duration) {
+func (t *transfer) settle(p *peer, j *job, err error) (pause time.Duration, fatal error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	defer t.wakeLocked()
@@ -407,12 +407,12 @@ func (t *transfer) settle(p *peer, j *job, err error) (fatal error, pause time.D
 		close(j.ended)
 	}
 	if j.lost {
-		return nil, 0
+		return 0, nil
 	}
 	if err == nil {
 		p.failures = 0
 		t.plan.done(j.chunk)
-		return nil, 0
+		return 0, nil
 	}
 	if !j.second {
 		t.plan.giveBack(j.chunk)
@@ -420,28 +420,28 @@ func (t *transfer) settle(p *peer, j *job, err error) (fatal error, pause time.D
 	return t.blameLocked(p, j, err)
 }
 
-func (t *transfer) blameLocked(p *peer, j *job, err error) (fatal error, pause time.Duration) {
+func (t *transfer) blameLocked(p *peer, j *job, err error) (pause time.Duration, fatal error) {
 	var local *localError
 	switch code := refused(err); {
 	case errors.As(err, &local):
-		return local.err, 0
+		return 0, local.err
 	case code == codeChanged && p.host == t.authority:
-		return t.wordy(p.host, err), 0
+		return 0, t.wordy(p.host, err)
 	case code == codeChanged:
 		p.gone = true // if it has come to be whole meanwhile, it is found again
 	case code == codeAbsent && p.info.Partial && j.chunk/8 < len(p.info.Done):
 		p.info.Done = slices.Clone(p.info.Done)
 		p.info.Done[j.chunk/8] &^= 1 << (j.chunk % 8)
 	case code == codeBusy:
-		return nil, pollEvery / 2
+		return pollEvery / 2, nil
 	case errors.Is(err, errLie), errors.Is(err, errGarbage), errors.Is(err, ErrConflict):
 		t.banLocked(p, fmt.Errorf("chunk %d: %w", j.chunk, err))
 	case errors.Is(err, meshage.ErrLeft), errors.Is(err, meshage.ErrUnknown):
 		p.gone = true
 	default:
-		return nil, t.strikeLocked(p, err)
+		return t.strikeLocked(p, err), nil
 	}
-	return nil, 0
+	return 0, nil
 }
 
 func (t *transfer) strikeLocked(p *peer, err error) time.Duration {

@@ -10,7 +10,7 @@ import (
 	"syscall"
 	"time"
 
-	"lukechampine.com/blake3"
+	"github.com/zeebo/blake3"
 )
 
 // identity is a file in one state: a write changes it.

@@ -152,8 +152,7 @@ func readChunk(r io.Reader, n int64, buf []byte, to receiver) (claimed, got sum,
 			if _, err := io.ReadFull(r, buf[:size]); err != nil {
 				return claimed, got, unexpected(err)
 			}
-			h.block(buf[:size])
-			if err := to.data(buf[:size]); err != nil {
+			if err := takeBlock(h, buf[:size], to); err != nil {
 				return claimed, got, err
 			}
 			left -= size
@@ -174,6 +173,16 @@ func readChunk(r io.Reader, n int64, buf []byte, to receiver) (claimed, got sum,
 			return claimed, got, errGarbage
 		}
 	}
+}
+
+// takeBlock passes a block on. One of zeros is none, whatever it was sent as.
+func takeBlock(h *chunkHash, b []byte, to receiver) error {
+	if isZero(b) {
+		h.zero()
+		return to.zero(int64(len(b)))
+	}
+	h.block(b)
+	return to.data(b)
 }
 
 func readRefusal(r io.Reader, n int) error {
