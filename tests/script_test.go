@@ -36,7 +36,7 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	program = filepath.Join(dir, "minimega")
-	build := exec.Command("go", "build", "-o", dir, "minimega/cmd/minimega", "minimega/cmd/rfbplay")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", dir, "minimega/cmd/minimega", "minimega/cmd/rfbplay")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "building minimega: %v\n%s", err, out)
