@@ -51,8 +51,8 @@ func (d *Deps) share() (*iomeshage.Service, error) {
 	return d.Share, nil
 }
 
-// fileError gives an error about a file its kind.
-func fileError(err error) error {
+// FileError gives an error about a file its kind.
+func FileError(err error) error {
 	for is, kind := range map[error]errs.Kind{
 		iomeshage.ErrNotFound: errs.NotFound, iomeshage.ErrInFlight: errs.State, iomeshage.ErrConflict: errs.Exists,
 		iomeshage.ErrChanged: errs.State, iomeshage.ErrFull: errs.Resource, iomeshage.ErrName: errs.Invalid,
@@ -75,7 +75,7 @@ func (d *Deps) fileList(ctx context.Context, c *Call) (*minicli.Response, error)
 	}
 	list, err := s.List(ctx, at, c.Chose("recursive"))
 	if err != nil {
-		return nil, fileError(err)
+		return nil, FileError(err)
 	}
 	header := []string{"dir", "name", "size", "modified"}
 	hashed := slices.ContainsFunc(list, func(e iomeshage.Entry) bool { return e.Hash != "" }) || d.HashFiles
@@ -103,7 +103,7 @@ func (d *Deps) fileGet(ctx context.Context, c *Call) (*minicli.Response, error) 
 	}
 	note, err := s.Start(ctx, c.Str("file"))
 	if err != nil {
-		return nil, fileError(err)
+		return nil, FileError(err)
 	}
 	return text(note)
 }
@@ -124,7 +124,7 @@ func (d *Deps) fileStream(ctx context.Context, c *Call) error {
 	if err == nil && empty {
 		err = emit([]byte{})
 	}
-	return fileError(err)
+	return FileError(err)
 }
 
 func (d *Deps) fileDelete(_ context.Context, c *Call) (*minicli.Response, error) {
@@ -132,7 +132,7 @@ func (d *Deps) fileDelete(_ context.Context, c *Call) (*minicli.Response, error)
 	if err != nil {
 		return nil, err
 	}
-	return done(fileError(s.Delete(c.Str("file"))))
+	return done(FileError(s.Delete(c.Str("file"))))
 }
 
 func (d *Deps) fileStatus(context.Context, *Call) (*minicli.Response, error) {

@@ -85,7 +85,7 @@ func (p preprocessor) bring(ctx context.Context, full string) error {
 	}
 	call, _ := ctx.Value(reporter{}).(*Call)
 	if call == nil || call.Session == nil || call.Session.Shared.StatusPeriod() <= 0 {
-		return fileError(p.share.Get(ctx, name))
+		return FileError(p.share.Get(ctx, name))
 	}
 	result := make(chan error, 1)
 	go func() { result <- p.share.Get(ctx, name) }()
@@ -94,7 +94,7 @@ func (p preprocessor) bring(ctx context.Context, full string) error {
 	for {
 		select {
 		case err := <-result:
-			return fileError(err)
+			return FileError(err)
 		case <-tick.C:
 			p.report(call)
 		}
