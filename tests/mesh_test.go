@@ -24,7 +24,7 @@ import (
 
 var (
 	meshHosts  = flag.Int("mesh-hosts", 10, "daemons in TestMesh")
-	meshRounds = flag.Int("mesh-rounds", 10, "disasters in TestMesh")
+	meshRounds = flag.Int("mesh-rounds", 5, "disasters in TestMesh")
 	meshSeed   = flag.Uint64("mesh-seed", 0, "of the disasters in TestMesh; 0 for any")
 )
 

@@ -259,7 +259,7 @@ func (e *experiment) allocateOn(stop chan struct{}) {
 		d := e.daemon(1 + i%(len(e.lab.Hosts)-1))
 		alias := fmt.Sprintf("net%d", i)
 		tap := fmt.Sprintf("t%d", i)
-		if _, err := e.do(d, fmt.Sprintf("namespace exp tap create %s %s", alias, tap)); err == nil {
+		if _, err := e.do(d, fmt.Sprintf("namespace exp tap create %s name %s", alias, tap)); err == nil {
 			e.mu.Lock()
 			e.aliases = append(e.aliases, alias)
 			e.mu.Unlock()

@@ -2,6 +2,7 @@ package tests
 
 import (
 	"crypto/rand"
+	"fmt"
 	"net"
 	"path/filepath"
 	"strings"
@@ -71,18 +72,17 @@ func (m *mesh) twin(two []*lab.Daemon) {
 	must(m.T, err)
 	m.see(3, two)
 	addresses := []string{m.lab.Hosts[1].IP.String(), m.lab.Hosts[2].IP.String()}
-	_, err = m.do(two[0], "mesh send n2 version")
-	for _, want := range append(addresses, "n2") {
-		if err == nil || !strings.Contains(err.Error(), want) {
-			m.Errorf("a command for one of two hosts of a name: no %s in: %v", want, err)
-		}
-	}
+	m.until("a command for n2 tells that there are two", func() (string, bool) {
+		_, err := m.do(two[0], "mesh send n2 version")
+		return fmt.Sprint(err), err != nil && strings.Contains(err.Error(), addresses[0]) && strings.Contains(err.Error(), addresses[1])
+	})
 	if got := m.must(two[1], "mesh send n1 version"); len(got) != 1 {
 		m.Errorf("n1 answers %d times", len(got))
 	}
-	if said := twin.Output(); !strings.Contains(said, "two hosts have one name") {
-		m.Errorf("the second n2 does not say so: %s", said)
-	}
+	m.until("the second n2 says so, too", func() (string, bool) {
+		said := twin.Output()
+		return said, strings.Contains(said, "two hosts have one name")
+	})
 	must(m.T, twin.Stop())
 	m.see(2, two)
 	if got := m.must(two[0], "mesh send n2 version"); len(got) != 1 || got[0].Host != "n2" {
