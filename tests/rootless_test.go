@@ -87,6 +87,34 @@ func TestNoNamespaces(t *testing.T) {
 	}
 }
 
+// Who asks for help gets it, on stdout and without namespaces, and nothing else.
+func TestHelpOfWords(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: another user")
+	}
+	if err := passable(filepath.Dir(program)); err != nil {
+		t.Fatal(err)
+	}
+	id := strconv.Itoa(ordinaryID)
+	for _, line := range []string{"-h", "demo -h", "demo -stay -help", "guest -h", "guest rootfs -h", "image -h", "image pull -h",
+		"mesh -h", "mesh key -h", "mesh join --help", "completion -h"} {
+		var out, complaint strings.Builder
+		cmd := exec.Command("setpriv", append([]string{"--reuid", id, "--regid", id, "--clear-groups", "--", program}, strings.Fields(line)...)...)
+		cmd.Dir, cmd.Stdout, cmd.Stderr = t.TempDir(), &out, &complaint
+		if err := cmd.Run(); err != nil || !strings.HasPrefix(out.String(), "usage: minimega") || complaint.Len() > 0 {
+			t.Errorf("minimega %s: %v, %q, %q", line, err, out.String(), complaint.String())
+		}
+	}
+	for _, line := range []string{"demo -nosuch", "demo word"} {
+		cmd := exec.Command("setpriv", append([]string{"--reuid", id, "--regid", id, "--clear-groups", "--", program}, strings.Fields(line)...)...)
+		cmd.Dir = "/"
+		out, err := cmd.CombinedOutput()
+		if err == nil || !strings.HasPrefix(string(out), "minimega demo: ") || !strings.HasSuffix(string(out), "(minimega demo -h tells the flags)\n") {
+			t.Errorf("minimega %s: %v, %q", line, err, out)
+		}
+	}
+}
+
 // With ranges in /etc/subuid and /etc/subgid there are further users.
 func TestFurtherUsers(t *testing.T) {
 	if os.Geteuid() != 0 {

@@ -42,7 +42,7 @@ func run(args []string, std cli.Stdio) int {
 	if status, handled := cli.RunClient(context.Background(), cfg, std); handled {
 		return status
 	}
-	if len(cfg.Args) == 0 || cfg.Args[0] == "demo" {
+	if len(cfg.Args) == 0 || cfg.Args[0] == "demo" && demo.Runs(cfg.Args[1:]) {
 		if status, done := rootless.Enter(std.Out, std.Err); done {
 			return status
 		}

@@ -30,8 +30,13 @@ var scripts embed.FS
 
 // RunCompletion prints the completion script for the shell in cfg.Args[1].
 func RunCompletion(cfg Config, std Stdio) int {
-	if len(cfg.Args) != 2 {
-		fmt.Fprintln(std.Err, "usage: minimega completion bash|zsh|fish")
+	const usage = "usage: minimega completion bash|zsh|fish"
+	switch {
+	case slices.ContainsFunc(cfg.Args, asksHelp):
+		fmt.Fprintln(std.Out, usage)
+		return exitOK
+	case len(cfg.Args) != 2:
+		fmt.Fprintln(std.Err, usage)
 		return exitUsage
 	}
 	script, err := scripts.ReadFile("completion/minimega." + cfg.Args[1])

@@ -81,6 +81,9 @@ func ParseFlags(args []string) (Config, error) {
 	return c, nil
 }
 
+// asksHelp tells the flag of words that have no others.
+func asksHelp(arg string) bool { return arg == "-h" || arg == "-help" || arg == "--help" }
+
 // Usage prints what -h prints.
 func Usage(w io.Writer) {
 	fmt.Fprint(w, `usage: minimega [flag...]                     run the daemon

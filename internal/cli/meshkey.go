@@ -25,7 +25,7 @@ Whoever has the key, or a token, is a member with all rights.
 // MeshCommand runs `minimega mesh …`, which makes keys and passes them on. It
 // returns the exit status.
 func MeshCommand(c Config, args []string, std Stdio) int {
-	if len(args) == 0 || args[0] == "-h" || args[0] == "help" {
+	if len(args) == 0 || args[0] == "help" || slices.ContainsFunc(args, asksHelp) {
 		fmt.Fprint(std.Out, meshUsage)
 		return 0
 	}

@@ -44,19 +44,11 @@ type options struct {
 // Run runs the demo and returns the exit status: 0, 1 when it failed, 2 when
 // the flags were not understood. It cleans up also when ctx ends.
 func Run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	var o options
-	fs := flag.NewFlagSet("minimega demo", flag.ContinueOnError)
-	fs.SetOutput(stderr)
-	fs.StringVar(&o.out, "o", "minimega-demo", "`DIRECTORY` for the picture, the recording and the packets")
-	fs.BoolVar(&o.stay, "stay", false, "keep the network running until Ctrl-C, to try things out")
-	fs.BoolVar(&o.containers, "containers", false, "show a network of containers: needs neither QEMU nor a kernel for guests")
-	fs.Usage = func() {
-		fmt.Fprint(stderr, usage)
-		fs.PrintDefaults()
-	}
-	if err := fs.Parse(args); errors.Is(err, flag.ErrHelp) {
+	o, err := parse(args, stdout, stderr)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
 		return 0
-	} else if err != nil || fs.NArg() > 0 {
+	case err != nil:
 		return 2
 	}
 	d := &demo{options: o, out: stdout, start: time.Now()}
@@ -69,6 +61,36 @@ func Run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return 1
 	}
 	return 0
+}
+
+// Runs reports whether Run would do more with these arguments than say how to
+// give them.
+func Runs(args []string) bool {
+	_, err := parse(args, io.Discard, io.Discard)
+	return err == nil
+}
+
+// parse reads the flags. What is wrong with them it says itself, and with
+// flag.ErrHelp how to give them.
+func parse(args []string, stdout, stderr io.Writer) (o options, err error) {
+	fs := flag.NewFlagSet("minimega demo", flag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	fs.StringVar(&o.out, "o", "minimega-demo", "`DIRECTORY` for the picture, the recording and the packets")
+	fs.BoolVar(&o.stay, "stay", false, "keep the network running until Ctrl-C, to try things out")
+	fs.BoolVar(&o.containers, "containers", false, "show a network of containers: needs neither QEMU nor a kernel for guests")
+	err = fs.Parse(args)
+	if err == nil && fs.NArg() > 0 {
+		err = fmt.Errorf("there is nothing to say but flags: %q", fs.Arg(0))
+	}
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		fmt.Fprint(stdout, usage)
+		fs.SetOutput(stdout)
+		fs.PrintDefaults()
+	case err != nil:
+		fmt.Fprintf(stderr, "minimega demo: %v (minimega demo -h tells the flags)\n", err)
+	}
+	return o, err
 }
 
 type demo struct {
