@@ -331,7 +331,14 @@ func (g *Group) Kill(ctx context.Context) error {
 			// as unlikely as in any kill(1).
 			_ = unix.Kill(pid, unix.SIGKILL)
 		}
-		return false, g.Thaw(ctx)
+		if g.tree.unified != "" {
+			return false, nil // who is frozen ends, too
+		}
+		err = g.Thaw(ctx)
+		if errors.Is(err, fs.ErrNotExist) {
+			return true, nil // all have ended, and somebody who saw it removed the group
+		}
+		return false, err
 	})
 }
 
