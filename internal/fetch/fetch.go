@@ -25,6 +25,9 @@ const (
 	MaxDownload = 1 << 40
 	// StallTimeout is how long a server may send nothing.
 	StallTimeout = time.Minute
+	// unfinished begins the names of what is still coming; whoever lists or
+	// shares the files directory (pkg/iomeshage) leaves such names out.
+	unfinished = ".iomeshage-"
 	// reserve is what a download or an archive leaves free on the disk.
 	reserve = 64 << 20
 )
@@ -107,7 +110,7 @@ func (c *Client) get(ctx context.Context, url string) (*http.Response, error) {
 // writeFile makes name from r, in one step. size is what r promises, -1 for
 // unknown.
 func writeFile(root *os.Root, name string, r io.Reader, size int64) (err error) {
-	tmp := path.Join(path.Dir(name), "."+path.Base(name)+"."+suffix())
+	tmp := path.Join(path.Dir(name), unfinished+suffix())
 	f, err := root.OpenFile(tmp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err

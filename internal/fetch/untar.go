@@ -97,7 +97,7 @@ func unpack(ctx context.Context, root *os.Root, in *tar.Reader) (top string, err
 	case there:
 		return top, nil
 	}
-	tmp := ".untar." + suffix()
+	tmp := unfinished + suffix()
 	if err := root.Mkdir(tmp, 0o700); err != nil {
 		return "", err
 	}
