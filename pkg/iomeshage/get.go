@@ -5,14 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/zeebo/blake3"
 )
 
 // findTimeout is how long a host may take to say what it has.
@@ -234,122 +230,6 @@ func (s *Service) choose(ctx context.Context, label, name string, strict bool) (
 	return list, nil
 }
 
-// decide finds the authority of a file: the head node if it has it, else one
-// that all hosts choose alike.
-func (s *Service) decide(ctx context.Context, tg *target, strict bool) error {
-	if tg.here != nil {
-		return s.compareHere(ctx, tg, strict)
-	}
-	slices.SortFunc(tg.complete, func(a, b holder) int { return strings.Compare(lot(tg.name, a.host), lot(tg.name, b.host)) })
-	head := slices.IndexFunc(tg.complete, func(h holder) bool { return h.host == s.headNode() })
-	if head >= 0 {
-		tg.authority = tg.complete[head]
-		return nil
-	}
-	tg.authority = tg.complete[0]
-	return s.agree(ctx, tg)
-}
-
-// lot spreads the files over the hosts.
-func lot(name, host string) string {
-	v := blake3.Sum256([]byte(name + "\x00" + host))
-	return string(v[:])
-}
-
-// compareHere looks whether what is here is what others have.
-func (s *Service) compareHere(ctx context.Context, tg *target, strict bool) error {
-	i := slices.IndexFunc(tg.complete, func(h holder) bool { return !looksLike(&h.info, tg.here) })
-	if i < 0 {
-		return nil
-	}
-	if !strict {
-		s.opts.Log.Warn("file distribution: another host has a file of this name with another size or time; the one here is used",
-			"file", tg.name, "host", tg.complete[i].host)
-		return nil
-	}
-	tg.authority = holder{s.network().Name(), *tg.here}
-	return s.agree(ctx, tg)
-}
-
-// looksLike compares what tells files apart without reading them: a copy made
-// by us keeps the time of the original.
-func looksLike(a, b *found) bool { return a.Size == b.Size && a.MTime == b.MTime }
-
-// agree fails if a host has other content than the authority. Hosts whose
-// files look alike are believed: each chunk is checked when it comes.
-func (s *Service) agree(ctx context.Context, tg *target) error {
-	a := tg.authority
-	for _, h := range tg.complete {
-		if h.info.Size != a.info.Size {
-			return conflict(a, h, fmt.Sprintf("%d bytes", a.info.Size), fmt.Sprintf("%d bytes", h.info.Size))
-		}
-	}
-	var ours []sum
-	for _, h := range tg.complete {
-		if looksLike(&h.info, &a.info) {
-			continue
-		}
-		var err error
-		if ours == nil {
-			if ours, err = s.allHashes(ctx, a); err != nil {
-				return err
-			}
-		}
-		theirs, err := s.allHashes(ctx, h)
-		if err != nil {
-			return err
-		}
-		if !slices.Equal(ours, theirs) {
-			return conflict(a, h, rootHash(a.info.Size, ours).String(), rootHash(h.info.Size, theirs).String())
-		}
-	}
-	return nil
-}
-
-func conflict(a, b holder, isA, isB string) error {
-	return fmt.Errorf("%w: %s has %s, %s has %s; delete it on one of them", ErrConflict, a.host, isA, b.host, isB)
-}
-
-// allHashes returns the hashes of a file at a host, or here.
-func (s *Service) allHashes(ctx context.Context, h holder) ([]sum, error) {
-	n := layoutOf(h.info.Size).count()
-	list := make([]sum, n)
-	for from := 0; from < n; from += hashBatch {
-		count := min(hashBatch, n-from)
-		set := func(i int, v sum) { list[i] = v }
-		var err error
-		if h.host == s.network().Name() {
-			err = s.hashesHere(ctx, h.info, from, count, set)
-		} else {
-			err = s.fetchHashes(ctx, h.host, h.info.Name, h.info.Version, n, from, count, set)
-		}
-		if refused(err) == codeChanged {
-			return nil, fmt.Errorf("%w: on %s", ErrChanged, h.host)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("hashes of %s: %w", h.host, err)
-		}
-	}
-	return list, nil
-}
-
-func (s *Service) hashesHere(ctx context.Context, info found, from, count int, set func(int, sum)) error {
-	f, id, err := s.version(info.Name, info.Version)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	known := s.hashes.of(id)
-	for i := from; i < from+count; i++ {
-		v, err := s.hashOf(ctx, f, id, known, i)
-		if err != nil {
-			return err
-		}
-		set(i, v)
-	}
-	return nil
-}
-
 // begin starts a transfer, or joins the one that runs.
 func (s *Service) begin(label string, tg *target, seen map[string]bool) (t *transfer, isNew bool, err error) {
 	if label != tg.name && isPattern(label) || !strings.HasSuffix(strings.TrimRight(label, "/"), tg.name) {
@@ -417,61 +297,4 @@ func (t *transfer) wait(ctx context.Context) error {
 	t.cancel(context.Cause(ctx))
 	<-t.finished
 	return t.err
-}
-
-// maxBacking bounds how many files stand on each other.
-const maxBacking = 64
-
-// backing brings the files that a file here needs. seen are those for whose
-// sake this one is here.
-func (s *Service) backing(ctx context.Context, name string, seen map[string]bool) error {
-	if s.opts.Backing == nil {
-		return nil
-	}
-	if seen[name] || len(seen) >= maxBacking {
-		return fmt.Errorf("%s: its backing files have no end", name)
-	}
-	list, err := s.opts.Backing(filepath.Join(s.opts.Root, name))
-	if err != nil || len(list) == 0 {
-		return nil //nolint:nilerr // it is no image; whoever uses it as one says so better
-	}
-	below := maps.Clone(seen)
-	below[name] = true
-	for _, p := range list {
-		rel, err := filepath.Rel(s.opts.Root, p)
-		if err != nil || !filepath.IsLocal(rel) {
-			s.opts.Log.Warn("file distribution: a backing file does not lie in the files directory and is not fetched", "file", name, "backing", p)
-			continue
-		}
-		if err := s.needs(ctx, rel, below); err != nil {
-			return fmt.Errorf("backing file of %s: %w", name, err)
-		}
-	}
-	return nil
-}
-
-// needs brings one file if it is not here, and what that one needs.
-func (s *Service) needs(ctx context.Context, name string, seen map[string]bool) error {
-	if seen[name] {
-		return fmt.Errorf("%s: its backing files have no end", name)
-	}
-	if _, err := s.root.Stat(name); err == nil && s.running(name) == nil {
-		return s.backing(ctx, name, seen)
-	}
-	return s.get(ctx, name, seen)
-}
-
-// Fetch brings the file at an absolute path if it lies in the files directory
-// and is not here, with the files that it needs. Other paths are returned as
-// they are, and so is one that is here, without asking anybody.
-func (s *Service) Fetch(ctx context.Context, path string) (string, error) {
-	rel, err := filepath.Rel(s.opts.Root, path)
-	if err != nil || !filepath.IsAbs(path) || !filepath.IsLocal(rel) || rel == "." {
-		return path, nil
-	}
-	st, err := s.root.Stat(rel)
-	if err == nil && st.IsDir() || err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return path, nil //nolint:nilerr // a link that leads out is the caller's business
-	}
-	return path, s.needs(ctx, rel, map[string]bool{})
 }
