@@ -40,6 +40,7 @@ const (
 func main() { figure.Main(run) }
 
 func run() error {
+	daemon.SpareMemory()
 	dir, err := os.MkdirTemp("", "mmbench")
 	if err != nil {
 		return err

@@ -87,7 +87,7 @@ func (r *replies) holdLocked(b command.Batch) {
 	render := func() string { return b.Resps.Render(b.Flags) }
 	if large(b.Resps) {
 		render = aside(render)
-		r.buf = slices.Grow(r.buf, r.size)
+		r.buf = slices.Grow(r.buf, max(r.size, 2*b.Resps.Size()))
 	}
 	r.buf = append(r.buf[:0], `{"Resp":`...)
 	if b.Resps == nil {

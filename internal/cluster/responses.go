@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"slices"
+	"unsafe"
 
 	"minimega/pkg/minicli"
 )
@@ -17,10 +19,10 @@ type Responses minicli.Responses
 
 // AppendBinary writes the responses.
 func (rs Responses) AppendBinary(b []byte) ([]byte, error) {
-	b = binary.AppendUvarint(b, uint64(len(rs)))
+	b = binary.AppendUvarint(slices.Grow(b, 3*minicli.Responses(rs).Size()), uint64(len(rs)))
 	for _, r := range rs {
 		b = appendText(appendText(appendText(b, r.Host), r.Response), r.Error)
-		data, err := dataJSON(r.Data)
+		data, err := dataJSON(r)
 		if err != nil {
 			return nil, err
 		}
@@ -39,14 +41,15 @@ func (rs Responses) AppendBinary(b []byte) ([]byte, error) {
 }
 
 // dataJSON is the JSON of the data of a response, nil for none.
-func dataJSON(data any) ([]byte, error) {
-	switch d := data.(type) {
+func dataJSON(r *minicli.Response) ([]byte, error) {
+	switch d := r.Data.(type) {
 	case nil:
 		return nil, nil
 	case interface{ AppendJSON([]byte) []byte }:
-		return d.AppendJSON(nil), nil
+		// That of a table is a few times as long as the table.
+		return d.AppendJSON(make([]byte, 0, 2*minicli.Responses{r}.Size())), nil
 	}
-	return json.Marshal(data)
+	return json.Marshal(r.Data)
 }
 
 // rawJSON is data of another host, known to be valid JSON.
@@ -75,9 +78,11 @@ func appendList(b []byte, list []string) []byte {
 
 var errMalformed = errors.New("malformed responses")
 
-// UnmarshalBinary reads what AppendBinary wrote. Data stays JSON.
+// UnmarshalBinary reads what AppendBinary wrote, and keeps payload, which must
+// not be changed afterwards. Data stays JSON.
 func (rs *Responses) UnmarshalBinary(payload []byte) error {
-	r := reader{rest: string(payload)}
+	// The texts of large tables are those of the message, not copies.
+	r := reader{rest: unsafe.String(unsafe.SliceData(payload), len(payload))}
 	n := r.count(6) // a response is at least six bytes
 	list := make(Responses, 0, n)
 	for range n {

@@ -187,7 +187,10 @@ func (d *Daemon) owners(hostname string) (*command.Deps, error) {
 	d.mesh.overlay = share.NewOverlay(d.mesh.cluster, net, d.log)
 	deps.NS = namespace.NewRegistry(namespace.Options{
 		Cluster: d.mesh.cluster, Facts: d.monitor(deps.VMs).Facts, Files: d.cfg.Files,
-		Fetch:   func(ctx context.Context, path string) error { _, err := files.Fetch(ctx, path); return command.FileError(err) },
+		Fetch: func(ctx context.Context, path string) error {
+			_, err := files.Fetch(ctx, path)
+			return command.FileError(err)
+		},
 		Overlay: d.mesh.overlay.Set, Tunnels: d.mesh.tunnels(net), VMs: deps.VMs, VLANs: vlans, NetDrivers: command.NetDrivers(deps.QEMU), Log: d.log, Clean: deps.Cleaners(),
 		Dir: filepath.Join(d.cfg.Base, "configs")})
 	vlans.OnRenumber(d.renumber(deps))

@@ -22,8 +22,8 @@ func AppendResponses(dst []byte, rs Responses) []byte {
 	return append(dst, ']')
 }
 
-// size is how long the JSON of a batch is, more or less.
-func (rs Responses) size() int {
+// Size is how long the JSON of a batch is without its data, more or less.
+func (rs Responses) Size() int {
 	n := 2
 	for _, r := range rs {
 		if r == nil {

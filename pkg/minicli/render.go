@@ -15,7 +15,7 @@ import (
 // The responses stay as they are.
 func (rs Responses) Render(f Flags) string {
 	if f.Mode == JSON {
-		return string(AppendResponses(make([]byte, 0, rs.size()), rs))
+		return string(AppendResponses(make([]byte, 0, rs.Size()), rs))
 	}
 	header, trouble := rs.header()
 	if trouble != "" {

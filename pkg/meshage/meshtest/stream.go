@@ -47,7 +47,7 @@ func (h *half) read(p []byte) (int, error) {
 		h.cond.Wait()
 	}
 	n := copy(p, h.data)
-	h.data = h.data[n:]
+	h.data = h.data[:copy(h.data, h.data[n:])]
 	h.cond.Broadcast()
 	return n, nil
 }
@@ -63,6 +63,9 @@ func (h *half) write(p []byte) (n int, err error) {
 			return n, net.ErrClosed
 		case h.writes.late():
 			return n, os.ErrDeadlineExceeded
+		}
+		if h.data == nil {
+			h.data = make([]byte, 0, min(window, max(len(p), 4<<10)))
 		}
 		if room := window - len(h.data); room > 0 {
 			k := min(room, len(p))
