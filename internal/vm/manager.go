@@ -197,6 +197,9 @@ const wide = 64
 
 // each runs do on every VM side by side and joins the errors in the order of vms.
 func each(ctx context.Context, vms []*VM, do func(context.Context, *VM) error) error {
+	if len(vms) == 1 { // the usual case needs nobody's help
+		return errs.Join(errs.InVM(do(ctx, vms[0]), vms[0].Name))
+	}
 	failed := make([]error, len(vms))
 	slots := make(chan struct{}, wide)
 	var wg sync.WaitGroup
