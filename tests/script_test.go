@@ -36,7 +36,7 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	program = filepath.Join(dir, "minimega")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", dir, "minimega/cmd/minimega", "minimega/cmd/rfbplay")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", dir, "minimega/cmd/minimega", "minimega/cmd/rfbplay", "minimega/tests/testdata/dhcpd")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "building minimega: %v\n%s", err, out)
@@ -74,6 +74,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("FILES", filepath.Join(env.WorkDir, "base", "files"))
 			env.Setenv("KERNEL", kernel.Path)
 			env.Setenv("EXE", program)
+			env.Setenv("DHCPD", filepath.Join(filepath.Dir(program), "dhcpd"))
 			env.Setenv("TERM", "xterm")
 			return os.MkdirAll(filepath.Join(env.WorkDir, "tmp"), 0o755)
 		},
