@@ -316,6 +316,46 @@ func (g *group) agree() {
 	}
 }
 
+// A namespace over several hosts is saved where its VMs are, and launched again
+// there; what cannot be saved on one host is saved on none.
+func TestClusterSave(t *testing.T) {
+	g := newGroup(t, 3)
+	g.do(0, "namespace lab", "vm config memory 32", "vm config schedule n2", "vm launch kvm k2", "vm config schedule n3", "vm launch kvm k3",
+		"vm config filesystem "+g.root, "vm launch container c3", "vm start all", "ns save monday")
+	g.want(0, "n1: !saved VM with this name already exists", "ns save monday")
+	g.want(0, "n1: 2 2", "ns save")
+	saved := func(n int, name string) string { return filepath.Join(g.daemons[n].Base, "files/saved", name) }
+	for n, state := range []string{"launch.mm", "monday/k2.state", "monday/k3.state"} {
+		if n == 0 {
+			state = "monday/" + state
+		}
+		if st, err := os.Stat(saved(n, state)); err != nil || st.Size() == 0 {
+			t.Errorf("n%d: %v", n+1, err)
+		}
+	}
+	if err := os.MkdirAll(saved(2, "tuesday"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	g.want(0, "n1: !host n3: saved VM with this name already exists", "ns save tuesday")
+	for n := range 2 {
+		if left, _ := filepath.Glob(filepath.Join(saved(n, ""), "*tuesday*")); left != nil {
+			t.Errorf("n%d has %s", n+1, left)
+		}
+	}
+	g.do(0, "clear namespace lab")
+	script, err := os.ReadFile(saved(0, "monday/launch.mm"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(script)) {
+		if !strings.HasPrefix(line, "shell sleep") {
+			g.do(0, strings.TrimSpace(line))
+		}
+	}
+	g.want(0, "n2: k2 RUNNING\nn3: k3 RUNNING\nn3: c3 RUNNING", ".columns name,state vm info")
+	g.do(0, "clear all")
+}
+
 // The commands of the page about several hosts run as they are written there,
 // on three hosts.
 func TestClusterDocs(t *testing.T) {

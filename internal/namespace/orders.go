@@ -25,6 +25,7 @@ func (r *Registry) serve() {
 		return r.opts.VMs.Info(q.Namespace), nil
 	})
 	cluster.Serve(c, "launch", r.launchHere)
+	cluster.Serve(c, "save", r.saveHere)
 	cluster.Serve(c, "tunnels", func(ctx context.Context, _ string, o tunnelOrder, _ func(none)) (none, error) {
 		return none{}, r.tunnelHere(ctx, o)
 	})

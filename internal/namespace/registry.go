@@ -70,13 +70,14 @@ type Options struct {
 type Registry struct {
 	opts Options
 
-	mu     sync.Mutex // guards spaces
+	mu     sync.Mutex // guards the fields below
 	spaces map[string]*Namespace
+	saved  map[string]bool // directories that VMs were saved to for other hosts
 }
 
 // NewRegistry returns a registry with the default namespace.
 func NewRegistry(opts Options) *Registry {
-	r := &Registry{opts: opts, spaces: map[string]*Namespace{}}
+	r := &Registry{opts: opts, spaces: map[string]*Namespace{}, saved: map[string]bool{}}
 	r.spaces[Default] = newNamespace(r, Default)
 	r.serve()
 	return r

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -28,31 +27,54 @@ type SaveProgress struct{ Completed, Total int }
 // saveTick is how often a save looks at its VMs.
 const saveTick = 20 * time.Millisecond
 
-// SaveVMs pauses all VMs and writes them to a new directory, with a script that
-// launches them again as they were. The directory appears when it is complete;
-// a save that fails leaves nothing. The VMs stay paused.
-func (n *Namespace) SaveVMs(ctx context.Context, dir string, progress func(SaveProgress)) error {
+// saveDir pauses the VMs of this host and writes them to a new directory, and
+// then, unless finish is nil, the script that finish makes of the commands
+// which launch them again. The directory appears when it is complete; a save
+// that fails leaves nothing. The VMs stay paused. It returns these commands.
+func (n *Namespace) saveDir(ctx context.Context, dir, schedule string, progress func(SaveProgress), finish func(vms string) (string, error)) (vms string, err error) {
+	if err := fresh(dir); err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return "", errs.Wrap(errs.Invalid, err)
+	}
+	part, err := claimPart(filepath.Join(filepath.Dir(dir), "."+filepath.Base(dir)+".part"))
+	if err != nil {
+		return "", err
+	}
+	defer part.Close()
+	vms, err = n.saveInto(ctx, part.Name(), dir, schedule, progress)
+	if err == nil && finish != nil {
+		var script string
+		if script, err = finish(vms); err == nil {
+			err = host.WriteFile(filepath.Join(part.Name(), LaunchScript), []byte(script), 0o644)
+		}
+	}
+	if err == nil {
+		err = os.Rename(part.Name(), dir)
+	}
+	if err != nil {
+		return "", errors.Join(err, os.RemoveAll(part.Name()))
+	}
+	return vms, nil
+}
+
+// fresh refuses a place where something is.
+func fresh(dir string) error {
 	if _, err := os.Lstat(dir); err == nil {
 		return errs.New(errs.Exists, "saved VM with this name already exists")
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
-		return errs.Wrap(errs.Invalid, err)
-	}
-	part, err := claimPart(filepath.Join(filepath.Dir(dir), "."+filepath.Base(dir)+".part"))
-	if err != nil {
-		return err
-	}
-	defer part.Close()
-	err = n.saveInto(ctx, part.Name(), dir, progress)
-	if err == nil {
-		err = os.Rename(part.Name(), dir)
-	}
-	if err != nil {
-		return errors.Join(err, os.RemoveAll(part.Name()))
-	}
 	return nil
+}
+
+// script makes a whole script of the commands that launch VMs.
+func (n *Namespace) script(vms string) (string, error) {
+	if vms == "" {
+		return "", errs.New(errs.State, "no VM of namespace %s runs or is paused: there is nothing to save", n.Name)
+	}
+	return fmt.Sprintf("namespace %s\nns queueing true\n", n.Name) + vms + "vm launch\nvm start all\nshell sleep 10\nvm stop all\nvm start all\n", nil
 }
 
 // claimPart makes an empty directory that is ours until it is closed. One that
@@ -87,20 +109,21 @@ func claimPart(path string) (*os.File, error) {
 // SaveProgress tells how far the last save is.
 func (n *Namespace) SaveProgress() SaveProgress { n.mu.Lock(); defer n.mu.Unlock(); return n.saving }
 
-func (n *Namespace) saveInto(ctx context.Context, part, dir string, progress func(SaveProgress)) error {
+// saveInto writes the VMs to the directory part, which will be called dir, and
+// returns the commands that launch them again, on the host schedule if it is
+// not empty.
+func (n *Namespace) saveInto(ctx context.Context, part, dir, schedule string, progress func(SaveProgress)) (string, error) {
 	vms := n.registry.opts.VMs
 	if err := vms.Stop(ctx, n.Name, "all"); err != nil {
-		return err
+		return "", err
 	}
 	var script strings.Builder
-	fmt.Fprintf(&script, "namespace %s\nns queueing true\n", n.Name)
-	alive := slices.DeleteFunc(vms.List(n.Name), func(v *vm.VM) bool { return !v.State().Alive() })
-	if len(alive) == 0 {
-		return errs.New(errs.State, "no VM of namespace %s runs or is paused: there is nothing to save", n.Name)
-	}
 	var waiting []*vm.VM
 	var failed []error
-	for _, v := range alive {
+	for _, v := range vms.List(n.Name) {
+		if !v.State().Alive() {
+			continue
+		}
 		err := vms.Save(ctx, n.Name, strconv.Itoa(v.ID), savedFiles(part, v))
 		switch {
 		case err == nil:
@@ -108,14 +131,10 @@ func (n *Namespace) saveInto(ctx context.Context, part, dir string, progress fun
 		case !errors.Is(err, errs.Unsupported): // those start anew
 			failed = append(failed, err)
 		}
-		scriptVM(&script, v, savedFiles(dir, v), err == nil)
+		scriptVM(&script, v, savedFiles(dir, v), schedule, err == nil)
 	}
 	failed = append(failed, n.awaitSaved(ctx, waiting, progress))
-	if err := errs.Join(failed...); err != nil {
-		return err
-	}
-	script.WriteString("vm launch\nvm start all\nshell sleep 10\nvm stop all\nvm start all\n")
-	return host.WriteFile(filepath.Join(part, LaunchScript), []byte(script.String()), 0o644)
+	return script.String(), errs.Join(failed...)
 }
 
 func savedFiles(dir string, v *vm.VM) vm.SaveFiles {
@@ -124,9 +143,12 @@ func savedFiles(dir string, v *vm.VM) vm.SaveFiles {
 }
 
 // scriptVM writes the commands that launch a VM again.
-func scriptVM(b *strings.Builder, v *vm.VM, files vm.SaveFiles, saved bool) {
+func scriptVM(b *strings.Builder, v *vm.VM, files vm.SaveFiles, schedule string, saved bool) {
 	b.WriteString("clear vm config\n")
 	c := v.Config().Clone()
+	if schedule != "" { // where its files are
+		c.Schedule, c.Colocate = schedule, ""
+	}
 	if saved {
 		c.MigratePath = files.State
 		for i := range c.Disks {
@@ -156,11 +178,7 @@ func (n *Namespace) awaitSaved(ctx context.Context, waiting []*vm.VM, progress f
 			failed = append(failed, errs.InVM(errors.Join(err, status.Err), v.Name))
 		}
 		waiting = still
-		now := SaveProgress{Completed: total - len(waiting), Total: total}
-		n.mu.Lock()
-		n.saving = now
-		n.mu.Unlock()
-		progress(now)
+		progress(SaveProgress{Completed: total - len(waiting), Total: total})
 		if len(waiting) == 0 {
 			return errs.Join(failed...)
 		}
