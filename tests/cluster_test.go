@@ -156,6 +156,12 @@ func TestCluster(t *testing.T) {
 	g.want(0, "n1: !vm not found: nobody", "vm start nobody")
 	g.want(0, "n2: !vm is already running", "vm start a1")
 
+	begin := "namespace lab vm stop a"
+	if got, err := g.daemons[0].Conn().Suggest(t.Context(), begin); err != nil ||
+		!slices.Equal(got, []string{begin + "1", begin + "2", begin + "3", begin + "4", begin + "ll"}) {
+		t.Errorf("completions: %q, %v", got, err)
+	}
+
 	// Where a limit refuses, the error says what would fit.
 	g.do(0, "ns limit vms 4")
 	if got := g.run(0, "vm launch container c[1-9]"); !strings.Contains(got, "!") || !strings.Contains(got, "ns limit vms") {

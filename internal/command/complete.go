@@ -16,9 +16,9 @@ func (d *Deps) vmNames(c *Call, prefix string) []string {
 		head, last = prefix[:i+1], prefix[i+1:]
 	}
 	var out []string
-	for _, v := range d.VMs.List(c.Namespace) {
-		if strings.HasPrefix(v.Name, last) {
-			out = append(out, head+v.Name)
+	for _, name := range d.NS.VMNames(c.Namespace) {
+		if strings.HasPrefix(name, last) {
+			out = append(out, head+name)
 		}
 	}
 	return out

@@ -2,9 +2,11 @@ package namespace
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"minimega/internal/cluster"
 	"minimega/internal/errs"
@@ -141,4 +143,25 @@ func (n *Namespace) Infos(ctx context.Context) ([]vm.Info, error) {
 	}
 	asking.Wait()
 	return slices.Concat(infos...), errs.Join(failed...)
+}
+
+// namesTime is how long whoever presses the tab key waits for other hosts.
+const namesTime = 300 * time.Millisecond
+
+// VMNames returns the names of the VMs of a namespace, on all hosts that answer
+// at once, without making the namespace.
+func (r *Registry) VMNames(namespace string) []string {
+	r.mu.Lock()
+	ns := r.spaces[namespace]
+	r.mu.Unlock()
+	if ns == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), namesTime)
+	defer cancel()
+	names := ns.survey(ctx, ns.Hosts()).where
+	for _, v := range r.opts.VMs.List(namespace) { // also where this host is none of the namespace's
+		names[v.Name] = r.host()
+	}
+	return slices.Sorted(maps.Keys(names))
 }
