@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"minimega/internal/errs"
+	"minimega/internal/host/hosttest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -32,6 +33,15 @@ func run(t testing.TB, name string, args ...string) string {
 	return string(out)
 }
 
+// newDir makes a directory for images. In the end no process or mount may have
+// to do with it.
+func newDir(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	hosttest.Machine{Marks: []string{dir}}.Check(t)
+	return dir
+}
+
 // newExt makes a file system without a partition table.
 func newExt(t *testing.T) string {
 	t.Helper()
@@ -42,7 +52,7 @@ func newExt(t *testing.T) string {
 	if err != nil {
 		t.Fatal("apt-get install e2fsprogs: ", err)
 	}
-	path := filepath.Join(t.TempDir(), "disk.img")
+	path := filepath.Join(newDir(t), "disk.img")
 	run(t, "truncate", "-s", "8M", path)
 	run(t, mkfs, "-q", "-F", path)
 	return path
@@ -81,7 +91,7 @@ func TestNTFS(t *testing.T) {
 	if err != nil || os.Geteuid() != 0 {
 		t.Skip("needs root and the package ntfs-3g")
 	}
-	image := filepath.Join(t.TempDir(), "disk.img")
+	image := filepath.Join(newDir(t), "disk.img")
 	run(t, "truncate", "-s", "16M", image)
 	run(t, mkfs, "-q", "-F", image)
 	r := Request{Image: image, Partition: Whole, Put: []Pair{{newFile(t, "a", "first"), "/Windows/System32/a.txt"}, {newFile(t, "b", "second"), "/b"}}}

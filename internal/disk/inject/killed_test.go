@@ -35,7 +35,7 @@ func killed(t *testing.T, kind string) {
 	if err != nil || os.Geteuid() != 0 {
 		t.Skip("needs root and mkfs." + kind)
 	}
-	image := filepath.Join(t.TempDir(), "disk.img")
+	image := filepath.Join(newDir(t), "disk.img")
 	run(t, "truncate", "-s", "96M", image)
 	run(t, mkfs, "-q", "-F", image)
 	big := filepath.Join(t.TempDir(), "big")

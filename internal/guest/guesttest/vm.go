@@ -14,6 +14,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"minimega/internal/host/hosttest"
 )
 
 // Patience is how long Start's guests may take for anything. A busy machine
@@ -52,6 +54,7 @@ func StartQEMU(t testing.TB, args ...string) *VM {
 	if err != nil {
 		t.Fatal(err)
 	}
+	hosttest.Machine{Marks: []string{dir}}.Check(t) // after the clean-ups that follow
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	qmp := filepath.Join(dir, "qmp")
 	vm := &VM{t: t, exited: make(chan struct{}), changed: make(chan struct{})}

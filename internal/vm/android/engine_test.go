@@ -12,6 +12,7 @@ import (
 	"go.uber.org/goleak"
 
 	"minimega/internal/errs"
+	"minimega/internal/host/hosttest"
 	"minimega/internal/vm"
 	"minimega/internal/vm/android/androidtest"
 	"minimega/internal/vm/kvm"
@@ -46,6 +47,7 @@ func newWorld(t *testing.T, behaviour string, o Options) *world {
 		}
 	})
 	w := &world{SDK: androidtest.New(t), config: vm.NewConfig()}
+	hosttest.Machine{Marks: []string{w.Dir, w.Home}}.Check(t)
 	o.Home = w.Home
 	o.QEMU = func(ctx context.Context, id int, dir string, c *vm.Config) ([]string, error) {
 		if c.QemuPath == "bad" {
@@ -70,6 +72,7 @@ func (w *world) spec(t testing.TB) *vm.Spec {
 	if err != nil {
 		t.Fatal(err)
 	}
+	hosttest.Machine{Marks: []string{dir}}.Check(t) // after the clean-ups that follow
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	return &vm.Spec{ID: 7, Name: filepath.Base(dir), Dir: dir, Config: w.config.Clone(), Log: slog.New(slog.DiscardHandler)}
 }
