@@ -150,6 +150,12 @@ func TestCluster(t *testing.T) {
 	g.do(0, "ns schedule mv b1 n3", "ns queueing false", "vm launch")
 	g.want(0, "n3: b1\nn3: b2", ".columns name .filter name~b vm info")
 
+	g.do(0, "ns queueing true", "vm config coschedule 3", "vm launch container full")
+	g.run(0, "ns schedule dry-run")
+	g.do(0, "ns schedule mv full n3", "ns queueing false")
+	g.want(0, "n1: !too many VMs scheduled on n3 for coschedule requirement of 3", "vm launch")
+	g.do(0, "ns flush", "clear vm config coschedule")
+
 	// A target may be anywhere; one that is nowhere is one error.
 	g.do(0, "vm start all", "vm stop a2")
 	g.want(0, "n3: a2", ".columns name .filter state=paused vm info")

@@ -15,23 +15,18 @@ import (
 // launch makes the VMs of one pass over the queue, on all hosts at once. A
 // pass that cannot be planned has not run.
 func (n *Namespace) launch(ctx context.Context, q *taken, progress func(done, failed, total int)) error {
-	if !q.planned {
-		places, warnings, err := n.schedule(ctx, q.groups)
-		if err != nil {
-			return err
-		}
-		for i, g := range q.groups {
-			g.hosts = places[i]
-		}
-		for _, w := range warnings {
-			n.registry.opts.Log.Warn("launch", "namespace", n.Name, "warning", w)
-		}
+	warnings, err := n.place(ctx, q)
+	if err != nil {
+		return err
+	}
+	for _, w := range warnings {
+		n.registry.opts.Log.Warn("launch", "namespace", n.Name, "warning", w)
 	}
 	q.ran = true
 	n.nameAll(ctx, q.groups)
 	p := n.begin(q.groups, progress)
 	orders := n.orders(q.groups)
-	err := cluster.Each(ctx, orders.hosts, func(ctx context.Context, host string) error {
+	err = cluster.Each(ctx, orders.hosts, func(ctx context.Context, host string) error {
 		o := orders.of[host]
 		err := n.launchOn(ctx, host, o, func(l launched) { p.set(host, l) })
 		if o.count() == 0 && errors.Is(err, errs.Unreachable) {
@@ -46,6 +41,21 @@ func (n *Namespace) launch(ctx context.Context, q *taken, progress func(done, fa
 	})
 	p.end()
 	return err
+}
+
+// place decides where the VMs go, unless that is decided: then it must still fit.
+func (n *Namespace) place(ctx context.Context, q *taken) (warnings []string, err error) {
+	if q.planned {
+		return n.verify(ctx, q.groups)
+	}
+	places, warnings, err := n.schedule(ctx, q.groups)
+	if err != nil {
+		return nil, err
+	}
+	for i, g := range q.groups {
+		g.hosts = places[i]
+	}
+	return warnings, nil
 }
 
 // nameAll gives every VM without a name one that no VM of the namespace has.

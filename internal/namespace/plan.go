@@ -36,14 +36,9 @@ func (n *Namespace) Plan(ctx context.Context) (warnings []string, err error) {
 // schedule decides where VMs go: a host for each VM of each group. It asks all
 // hosts what they have.
 func (n *Namespace) schedule(ctx context.Context, groups []*Group) (places [][]string, warnings []string, err error) {
-	found := n.survey(ctx, n.Hosts())
-	if err := found.conflicts(groups); err != nil {
+	p, err := n.problem(ctx, groups)
+	if err != nil {
 		return nil, nil, err
-	}
-	p := &scheduler.Problem{Hosts: found.hosts, Existing: found.where, Metric: n.Load(), Local: n.registry.host(), Limits: n.Limits()}
-	for _, g := range groups {
-		p.Groups = append(p.Groups, scheduler.Group{Names: g.Names, VCPUs: int(g.Config.VCPUs), MemMB: int(g.Config.Memory),
-			NICs: len(g.Config.Networks), Host: g.Config.Schedule, Colocate: g.Config.Colocate, Coschedule: int(g.Config.Coschedule)})
 	}
 	r, err := scheduler.Plan(p)
 	if err != nil {
@@ -57,6 +52,44 @@ func (n *Namespace) schedule(ctx context.Context, groups []*Group) (places [][]s
 		}
 	}
 	return places, r.Warnings, nil
+}
+
+// problem is what the scheduler has to solve.
+func (n *Namespace) problem(ctx context.Context, groups []*Group) (*scheduler.Problem, error) {
+	found := n.survey(ctx, n.Hosts())
+	if err := found.conflicts(groups); err != nil {
+		return nil, err
+	}
+	p := &scheduler.Problem{Hosts: found.hosts, Existing: found.where, Metric: n.Load(), Local: n.registry.host(), Limits: n.Limits()}
+	for _, g := range groups {
+		p.Groups = append(p.Groups, scheduler.Group{Names: g.Names, VCPUs: int(g.Config.VCPUs), MemMB: int(g.Config.Memory),
+			NICs: len(g.Config.Networks), Host: g.Config.Schedule, Colocate: g.Config.Colocate, Coschedule: int(g.Config.Coschedule)})
+	}
+	return p, nil
+}
+
+// verify refuses decisions of a dry run, or made by hand since, that do not fit
+// any more.
+func (n *Namespace) verify(ctx context.Context, groups []*Group) (warnings []string, err error) {
+	p, err := n.problem(ctx, groups)
+	if err != nil {
+		return nil, err
+	}
+	places := make([][]int32, len(groups))
+	for i, g := range groups {
+		for _, host := range g.hosts {
+			at := slices.IndexFunc(p.Hosts, func(h scheduler.Host) bool { return h.Name == host })
+			if at < 0 {
+				return nil, errs.WithRemedy(errs.New(errs.State, "host %s has left the namespace since the dry run", host), "`ns schedule dry-run` decides anew")
+			}
+			places[i] = append(places[i], int32(at))
+		}
+	}
+	r, err := scheduler.Check(p, places)
+	if err != nil {
+		return nil, err
+	}
+	return r.Warnings, nil
 }
 
 func (n *Namespace) queuedLocked(name string) bool {
