@@ -10,7 +10,7 @@ import (
 )
 
 // benchmarks lists the programs beside this one, quick ones first.
-var benchmarks = []string{"socket", "info", "schedule", "launch", "container", "adopt", "save", "rfbplay", "capture", "meshsim", "hosts"}
+var benchmarks = []string{"socket", "info", "schedule", "launch", "container", "adopt", "save", "rfbplay", "capture", "meshsim", "hosts", "cluster"}
 
 func main() {
 	figure.Main(func() error {
