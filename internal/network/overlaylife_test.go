@@ -156,6 +156,9 @@ func TestOverlayStress(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	if err := s.m.Settle(t.Context()); err != nil { // what was released stays a moment
+		t.Fatal(err)
+	}
 	last := s.station(t, "0", 101, "10.9.0.1/24")
 	for i := range 3 {
 		if err := s.m.SetPeers(t.Context(), strconv.Itoa(i), peers(i+1)); err != nil {
