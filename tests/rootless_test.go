@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"minimega/internal/host/hosttest"
 )
 
 // ordinaryID is a user and group that nobody else has.
@@ -149,6 +151,110 @@ func TestFurtherUsers(t *testing.T) {
 	if got := strings.Fields(string(out)); err != nil || !slices.Contains(got, "200000") || !slices.Contains(got, "65536") {
 		t.Errorf("%v, %s", err, out)
 	}
+}
+
+// In a control group that the system lends to a user, containers can be paused,
+// and have the limits for which there are controllers.
+func TestLentGroup(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: another user, control groups")
+	}
+	group := lendGroup(t)
+	work := t.TempDir()
+	if err := errors.Join(passable(work), passable(filepath.Dir(program)), os.Chown(work, ordinaryID, ordinaryID)); err != nil {
+		t.Fatal(err)
+	}
+	hosttest.Machine{Marks: []string{work, group}}.Check(t)
+	base, root := filepath.Join(work, "base"), filepath.Join(work, "root")
+	if out, err := exec.Command(program, "guest", "rootfs", "-o", root).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	id := strconv.Itoa(ordinaryID)
+	cmd := exec.Command("sh", "-c", `echo $$ >"$1/cgroup.procs" && shift && exec "$@"`, "sh", group,
+		"setpriv", "--reuid", id, "--regid", id, "--clear-groups", "--", program, "-nostdin", "-base", base)
+	h := &host{work: work}
+	t.Cleanup(func() {
+		for _, d := range h.daemons {
+			if !d.end() {
+				t.Error("the daemon does not end")
+			}
+		}
+	})
+	if err := h.stay(cmd, base, filepath.Join(work, "log"), work); err != nil {
+		t.Fatal(err)
+	}
+	mm := func(line string) string {
+		t.Helper()
+		out, err := exec.Command(program, append([]string{"-base", base, "-strict", "-e"}, strings.Fields(line)...)...).CombinedOutput()
+		if err != nil {
+			t.Errorf("%s: %v: %s", line, err, out)
+		}
+		return string(out)
+	}
+	mm("vm config filesystem " + root)
+	mm("vm config memory 64")
+	mm("vm config init /init ip=none")
+	mm("vm launch container a")
+	mm("vm start a")
+	for _, c := range [][2]string{{"stop", "PAUSED"}, {"start", "RUNNING"}, {"stop", "PAUSED"}} {
+		mm("vm " + c[0] + " a")
+		if out := mm(".columns state vm info"); !strings.Contains(out, c[1]) {
+			t.Errorf("after vm %s: %s", c[0], out)
+		}
+	}
+	own, err := filepath.Glob(group + "/minimega/*/0")
+	if err != nil || len(own) != 1 {
+		t.Fatalf("groups of containers: %v %v", own, err)
+	}
+	have, err := os.ReadFile(filepath.Join(group, "cgroup.controllers"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for file, want := range map[string]string{"cgroup.freeze": "1", "memory.max": "67108864", "cpu.max": "1000000 1000000", "pids.max": "4096"} {
+		controller, _, _ := strings.Cut(file, ".")
+		if controller != "cgroup" && !slices.Contains(strings.Fields(string(have)), controller) {
+			if out := mm("check"); !strings.Contains(out, controller) || !strings.Contains(out, "Delegate=yes") {
+				t.Errorf("check says nothing of %s: %s", controller, out)
+			}
+			continue
+		}
+		if text, err := os.ReadFile(filepath.Join(own[0], file)); strings.TrimSpace(string(text)) != want || err != nil {
+			t.Errorf("%s is %q, %v; want %q", file, text, err, want)
+		}
+	}
+	mm("vm kill a")
+	mm("vm flush")
+	if _, err := os.Stat(own[0]); err == nil {
+		t.Error("the container's group is left")
+	}
+}
+
+// lendGroup makes a control group of version 2 that belongs to the ordinary
+// user, as systemd does with Delegate=yes.
+func lendGroup(t *testing.T) string {
+	t.Helper()
+	for _, top := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
+		if _, err := os.Stat(filepath.Join(top, "cgroup.controllers")); err != nil {
+			continue
+		}
+		group := filepath.Join(top, fmt.Sprint("mmt", os.Getpid()))
+		if err := os.Mkdir(group, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := syscall.Rmdir(group); err != nil {
+				t.Errorf("something is left in %s: %v", group, err)
+			}
+		})
+		for _, file := range []string{"", "cgroup.procs", "cgroup.threads", "cgroup.subtree_control"} {
+			if err := os.Chown(filepath.Join(group, file), ordinaryID, ordinaryID); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return group
+	}
+	t.Skip("this system has no control groups of version 2")
+	return ""
 }
 
 // passable lets everyone go through a directory and those above it that are

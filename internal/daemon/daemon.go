@@ -249,7 +249,7 @@ func daemonFlags(flags []string) error {
 func (d *Daemon) containers() *container.Engine {
 	store := image.NewStore(image.Options{Dir: filepath.Join(d.cfg.Base, image.DirName), Log: d.log})
 	e := container.New(container.Options{Base: d.cfg.Base, ConsoleListen: d.cfg.VNCListen, Roots: images{store},
-		Rootless: rootless.Inside()}, d.log)
+		Rootless: rootless.Inside(), Cgroups: rootless.Cgroups()}, d.log)
 	d.parts.Push("container engine", e.Close)
 	d.boxes = e
 	return e

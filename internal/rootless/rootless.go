@@ -33,9 +33,17 @@ const (
 // one says that users are mapped, and that ends with the outer one.
 const mapPipe = 3
 
+// What the outer one says: that users are mapped, and whether a control group
+// is lent, too.
+const (
+	goOn           = 1
+	goOnWithGroups = 2
+)
+
 // Notice is what a user should know.
 const Notice = "Not root: this minimega has users, processes and networks of its own, which end with it. " +
-	"Limits of CPUs and memory of containers, pausing them, and connections to the networks of this host need root."
+	"Connections to the networks of this host need root; so do limits of CPUs and memory of containers and pausing them, " +
+	"unless it was started by `systemd-run --user --scope -p Delegate=yes minimega`."
 
 // Enter does what must be done before anything else: nothing for root. For
 // others it returns the exit status of a minimega in namespaces, and done.
@@ -84,7 +92,11 @@ func inside(ranges *ranges) (status int, err error) {
 		return 1, err
 	}
 	defer write.Close()
-	p, err := start(stageMap, unix.CLONE_NEWUSER|unix.CLONE_NEWNS|unix.CLONE_NEWNET|unix.CLONE_NEWPID|unix.CLONE_NEWIPC, read)
+	namespaces, group := uintptr(unix.CLONE_NEWUSER|unix.CLONE_NEWNS|unix.CLONE_NEWNET|unix.CLONE_NEWPID|unix.CLONE_NEWIPC), delegated()
+	if group != "" {
+		namespaces |= unix.CLONE_NEWCGROUP
+	}
+	p, err := start(stageMap, namespaces, read)
 	err = errors.Join(err, read.Close())
 	if p == nil {
 		return 1, explain("/proc/sys", fmt.Errorf("cannot make a user namespace, which minimega needs without root: %w", err))
@@ -96,7 +108,14 @@ func inside(ranges *ranges) (status int, err error) {
 		_, _ = p.Wait()
 		return 1, explain("/proc/sys", err)
 	}
-	if _, err := write.Write([]byte{1}); err != nil {
+	word := []byte{goOn}
+	if group != "" {
+		if back, err := stepAside(group, p.Pid); err == nil { // else it goes without
+			defer back()
+			word[0] = goOnWithGroups
+		}
+	}
+	if _, err := write.Write(word); err != nil {
 		return 1, err
 	}
 	state, err := p.Wait()
@@ -109,10 +128,15 @@ func inside(ranges *ranges) (status int, err error) {
 // again executes the program once more: now that it is mapped to root, it gets
 // all capabilities by that.
 func again() error {
-	if n, err := os.NewFile(mapPipe, "pipe").Read(make([]byte, 1)); n != 1 {
+	word := make([]byte, 1)
+	if n, err := os.NewFile(mapPipe, "pipe").Read(word); n != 1 {
 		return fmt.Errorf("wait for users to be mapped: %w", err)
 	}
-	return unix.Exec("/proc/self/exe", os.Args, environ(stageFirst))
+	env := environ(stageFirst)
+	if word[0] == goOnWithGroups {
+		env = append(env, groupsEnv+"=1")
+	}
+	return unix.Exec("/proc/self/exe", os.Args, env)
 }
 
 // first readies the namespaces and is their first process: it ends when the

@@ -62,3 +62,33 @@ func FuzzFindSpan(f *testing.F) {
 		}
 	})
 }
+
+func TestOwnGroup(t *testing.T) {
+	const unified = "25 20 0:22 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate\n"
+	for _, c := range []struct{ mounts, own, want string }{
+		{unified, "0::/user.slice/a b.scope\n", "/sys/fs/cgroup/user.slice/a b.scope"},
+		{"24 20 0:21 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n" + unified, "3:cpu:/x\n0::/\n", "/sys/fs/cgroup"},
+		{unified, "0::/../other\n", ""}, // of a namespace that we are not in
+		{unified, "3:cpu:/x\n", ""},
+		{"25 20 0:22 /sub /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n", "0::/a\n", ""},
+		{"cgroup2 - cgroup2\n", "0::/a\n", ""},
+		{"", "", ""},
+	} {
+		if got := ownGroup(c.mounts, c.own); got != c.want {
+			t.Errorf("%q, %q: %q, want %q", c.mounts, c.own, got, c.want)
+		}
+	}
+}
+
+func FuzzOwnGroup(f *testing.F) {
+	f.Add("25 20 0:22 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n", "0::/a\n")
+	f.Add(" - cgroup2", "0::..")
+	f.Fuzz(func(t *testing.T, mounts, own string) {
+		if strings.Contains(mounts, "..") {
+			return // the kernel's mount points have none
+		}
+		if got := ownGroup(mounts, own); strings.Contains(got, "..") {
+			t.Errorf("%q, %q: %q", mounts, own, got)
+		}
+	})
+}

@@ -64,6 +64,9 @@ func prepare() error {
 			return fmt.Errorf("mount %s: %w", fs[1], err)
 		}
 	}
+	if err := mountGroups(); err != nil {
+		return err
+	}
 	// No firewall stands in a network of our own; kernels without that for
 	// bridges lack the files.
 	for _, name := range []string{"iptables", "ip6tables", "arptables"} {

@@ -34,8 +34,9 @@ type Options struct {
 	Pids          uint64 // most processes in a container, default 4096
 	Roots         Roots  // default: directories
 	StartTimeout  time.Duration
-	// Rootless says that root is that of a user namespace, who may make neither
-	// control groups nor device nodes: containers get the host's devices.
+	// Rootless says that root is that of a user namespace, who may not make
+	// device nodes: containers get the host's devices. There are control groups
+	// only where Cgroups says.
 	Rootless bool
 	// Backchannel serves connections of containers to their /cc. It returns
 	// when the connection ends, which it does at the latest with ctx; it is
@@ -98,7 +99,7 @@ func New(opts Options, log *slog.Logger) *Engine {
 	if opts.ConsoleListen == "" {
 		opts.ConsoleListen = "127.0.0.1"
 	}
-	if opts.Cgroups == "" {
+	if opts.Cgroups == "" && !opts.Rootless {
 		opts.Cgroups = cgroup.DefaultRoot
 	}
 	if opts.Pids == 0 {
@@ -111,10 +112,13 @@ func New(opts Options, log *slog.Logger) *Engine {
 		opts.StartTimeout = time.Minute
 	}
 	e := &Engine{opts: opts, log: log}
-	if opts.Rootless {
-		e.groups = cgroup.None()
-	} else {
+	switch {
+	case !opts.Rootless:
 		e.groups, e.broken = cgroup.Open(opts.Cgroups, groupParent(opts.Base))
+	case opts.Cgroups != "":
+		e.groups, e.broken = cgroup.OpenLent(opts.Cgroups, groupParent(opts.Base))
+	default:
+		e.groups = cgroup.None()
 	}
 	if e.broken == nil {
 		e.filter, e.broken = seccompFilter()
@@ -158,8 +162,11 @@ func (e *Engine) Diagnose(ctx context.Context) error {
 		return err
 	}
 	if missing := e.groups.Missing(); len(missing) > 0 {
-		return errs.WithRemedy(errs.New(errs.Unsupported, "containers are not limited in what belongs to %s", strings.Join(missing, ", ")),
-			"have the kernel and the system offer these controllers")
+		remedy := "have the kernel and the system offer these controllers"
+		if e.opts.Rootless {
+			remedy = cgroup.Remedy
+		}
+		return errs.WithRemedy(errs.New(errs.Unsupported, "containers are not limited in what belongs to %s", strings.Join(missing, ", ")), remedy)
 	}
 	return nil
 }

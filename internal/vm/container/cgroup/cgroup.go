@@ -42,6 +42,7 @@ type Tree struct {
 	dirs    map[string]string // of version 1, by controller
 	missing []string
 	hidden  *hidden // mounts of our own, or nil
+	lent    bool    // by somebody with more rights
 
 	mu    sync.Mutex // held while the owner's directories are made, and guards the field below
 	ready bool
@@ -81,6 +82,17 @@ func Open(root, parent string) (*Tree, error) {
 		return nil, errors.Join(err, h.close())
 	}
 	t.hidden = h
+	return t, nil
+}
+
+// OpenLent takes the hierarchy of version 2 at dir, which belongs to an ordinary
+// user: without the list of devices, who cannot make any.
+func OpenLent(dir, parent string) (*Tree, error) {
+	t, err := newTree(nil, dir, parent)
+	if err != nil {
+		return nil, err
+	}
+	t.lent = true
 	return t, nil
 }
 

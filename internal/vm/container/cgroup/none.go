@@ -6,6 +6,9 @@ import (
 	"minimega/internal/errs"
 )
 
+// Remedy is what an ordinary user can do to have control groups.
+const Remedy = "run minimega as root, or where systemd lends it a group: systemd-run --user --scope -p Delegate=yes minimega"
+
 // None returns a tree without any controllers, for who may not make control
 // groups: its groups limit nothing and cannot be frozen.
 func None() *Tree { return &Tree{dirs: map[string]string{}, missing: slices.Clone(wanted)} }
@@ -19,6 +22,5 @@ func freezeNone(want bool) error {
 	if !want {
 		return nil
 	}
-	return errs.WithRemedy(errs.New(errs.Unsupported, "a container cannot be paused without control groups, which need root"),
-		"run minimega as root")
+	return errs.WithRemedy(errs.New(errs.Unsupported, "a container cannot be paused without control groups, which need root"), Remedy)
 }

@@ -67,6 +67,9 @@ func (t *Tree) prepareUnified() error {
 			}
 		}
 	}
+	if t.lent {
+		return nil
+	}
 	return restrictUnified(t.unified)
 }
 
