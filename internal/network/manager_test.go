@@ -278,6 +278,11 @@ func TestPreexisting(t *testing.T) {
 	if err := netlink.LinkAdd(br); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if err := netlink.LinkDel(br); err != nil {
+			t.Error(err)
+		}
+	})
 	if err := netlink.LinkSetUp(br); err != nil {
 		t.Fatal(err)
 	}

@@ -17,11 +17,13 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
+	"minimega/internal/host/hosttest"
 	"minimega/internal/network"
 )
 
 // Host puts the test's goroutine in a network namespace of its own until the
-// test ends, and skips the test if the user may not have one.
+// test ends, and skips the test if the user may not have one. What the test
+// leaves there fails it.
 func Host(t testing.TB) {
 	t.Helper()
 	if os.Getuid() != 0 {
@@ -51,6 +53,7 @@ func Host(t testing.TB) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	hosttest.Machine{Alone: true}.Check(t)
 }
 
 // Links returns the names of all interfaces of the host, sorted.
