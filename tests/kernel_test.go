@@ -19,5 +19,9 @@ func TestUnderDebiansKernel(t *testing.T) {
 			Env:      []string{"CONTAINER_TEST_GUEST=" + guesttest.LabDir + "/guest"},
 			Programs: map[string]string{"guest": "minimega/internal/vm/container/testdata/guest"},
 		},
+		guesttest.Package{
+			Path: "minimega/tests", Run: "^TestLentGroup$", Env: []string{programsEnv + "=" + guesttest.LabDir},
+			Programs: map[string]string{"minimega": "minimega/cmd/minimega"},
+		},
 	)
 }

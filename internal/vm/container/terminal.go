@@ -16,35 +16,45 @@ type terminal struct {
 	slave  *os.File
 }
 
-// newTerminal makes the file system, for a root who is first on the host, without mounting it anywhere: see
-// fsopen(2) and the kernel's Documentation/filesystems/devpts.rst.
+// newTerminal makes the file system, for a root who is first on the host,
+// without mounting it anywhere.
 func newTerminal(first uint32) (*terminal, error) {
-	fd, err := unix.Fsopen("devpts", unix.FSOPEN_CLOEXEC)
+	options := [][2]string{{"ptmxmode", "666"}, {"mode", "620"}}
+	mount, err := newDevpts(append(options, [2]string{"uid", decimal(first)}, [2]string{"gid", decimal(first + 5)}))
+	if errors.Is(err, unix.EINVAL) && first == 0 {
+		mount, err = newDevpts(options) // no such group in our user namespace
+	}
 	if err != nil {
-		return nil, fmt.Errorf("devpts: %w", err)
-	}
-	defer unix.Close(fd)
-	for _, o := range [][2]string{{"ptmxmode", "666"}, {"mode", "620"}, {"uid", decimal(first)}, {"gid", decimal(first + 5)}} {
-		err := unix.FsconfigSetString(fd, o[0], o[1])
-		if err == unix.EINVAL && o[0] != "mode" && first == 0 {
-			continue // no such group in our user namespace
-		}
-		if err != nil {
-			return nil, fmt.Errorf("devpts %s: %w", o[0], err)
-		}
-	}
-	if err := unix.FsconfigCreate(fd); err != nil {
-		return nil, fmt.Errorf("devpts: %w", err)
-	}
-	mount, err := unix.Fsmount(fd, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC)
-	if err != nil {
-		return nil, fmt.Errorf("devpts: %w", err)
+		return nil, err
 	}
 	t := &terminal{mount: os.NewFile(uintptr(mount), "devpts")}
 	if err := t.open(mount); err != nil {
 		return nil, errors.Join(err, t.Close())
 	}
 	return t, nil
+}
+
+// newDevpts makes an instance of the file system: see fsopen(2) and the kernel's
+// Documentation/filesystems/devpts.rst.
+func newDevpts(options [][2]string) (mount int, err error) {
+	fd, err := unix.Fsopen("devpts", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return -1, fmt.Errorf("devpts: %w", err)
+	}
+	defer unix.Close(fd)
+	for _, o := range options {
+		if err := unix.FsconfigSetString(fd, o[0], o[1]); err != nil {
+			return -1, fmt.Errorf("devpts %s: %w", o[0], err)
+		}
+	}
+	if err := unix.FsconfigCreate(fd); err != nil { // older kernels look at the options only now
+		return -1, fmt.Errorf("devpts: %w", err)
+	}
+	mount, err = unix.Fsmount(fd, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC)
+	if err != nil {
+		return -1, fmt.Errorf("devpts: %w", err)
+	}
+	return mount, nil
 }
 
 func (t *terminal) open(mount int) error {
