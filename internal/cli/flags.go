@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -38,6 +39,7 @@ type Config struct {
 	Group                          string // may use the daemon; "" for its owner only
 	CGroup                         string
 	HashFiles, AbsSnapshot         bool
+	FileRate                       Rate   // of files from and to other hosts
 	VNCListen                      string // address of the screens' ports
 
 	// The modes. At most one is set; without any the program is a daemon.
@@ -132,6 +134,7 @@ func daemonFlags(s *flag.FlagSet, c *Config) {
 	s.BoolVar(&c.Panic, "panic", false, "panic with all stacks on SIGINT and SIGTERM")
 	s.StringVar(&c.CGroup, "cgroup", "/sys/fs/cgroup", "mount point of cgroup v1")
 	s.BoolVar(&c.HashFiles, "hashfiles", false, "hash the files that are served to other hosts")
+	s.Var(&c.FileRate, "rate", "files of other hosts: most `bytes` a second that they may take, and as many to them: a number, perhaps with K, M or G; 0 for no bound")
 	s.BoolVar(&c.AbsSnapshot, "abssnapshot", false, "write absolute backing paths into disk snapshots")
 	s.StringVar(&c.VNCListen, "vnc-listen", "127.0.0.1", "`address` on which the screens of machines can be reached; 0.0.0.0 opens them to everybody who can reach this host")
 	s.BoolVar(&c.CLI, "cli", false, "print the commands as JSON and exit")
@@ -240,6 +243,28 @@ func (d *Degree) Set(v string) error {
 		return errors.New("want a number of peers, or auto")
 	}
 	*d = Degree(n)
+	return nil
+}
+
+// Rate is a number of bytes each second, 0 for any.
+type Rate int64
+
+// String is what Set reads.
+func (r *Rate) String() string { return strconv.FormatInt(int64(*r), 10) }
+
+// Set reads a number with an optional K, M or G (1000, a million, a billion).
+func (r *Rate) Set(v string) error {
+	number, unit := v, int64(1)
+	for suffix, times := range map[string]int64{"K": 1e3, "M": 1e6, "G": 1e9} {
+		if cut, ok := strings.CutSuffix(strings.ToUpper(v), suffix); ok {
+			number, unit = cut, times
+		}
+	}
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || n < 0 || n > math.MaxInt64/unit {
+		return errors.New("want bytes a second, such as 100M")
+	}
+	*r = Rate(n * unit)
 	return nil
 }
 

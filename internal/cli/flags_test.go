@@ -22,7 +22,7 @@ func TestDefaults(t *testing.T) {
 		"cgroup": "/sys/fs/cgroup", "cli": "false", "context": "minimega", "degree": "0", "e": "false",
 		"filepath": "/tmp/minimega/files", "force": "false", "group": "", "hashfiles": "false", "headnode": "", "json": "false",
 		"level": "error", "logfile": "", "mesh-dial": "", "mesh-key": "", "mesh-open": "false", "msa": "10", "namespace": "", "nostdin": "false", "panic": "false",
-		"pipe": "", "port": "9000", "recover": "false", "strict": "false", "v": "true", "verbose": "true",
+		"pipe": "", "port": "9000", "rate": "0", "recover": "false", "strict": "false", "v": "true", "verbose": "true",
 		"version": "false", "vlanrange": "101-4096", "vnc-listen": "127.0.0.1",
 	}
 	if d := cmp.Diff(want, got); d != "" {
@@ -82,6 +82,15 @@ func TestHelp(t *testing.T) {
 	for _, want := range []string{"usage: minimega", "-base directory", "-strict", `(default "101-4096")`} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("no %q in\n%s", want, b.String())
+		}
+	}
+}
+
+func TestRate(t *testing.T) {
+	for v, want := range map[string]Rate{"0": 0, "100": 100, "1.5M": -1, "20k": 20e3, "3M": 3e6, "2G": 2e9, "-1": -1, "": -1, "M": -1, "99999999999G": -1} {
+		var r Rate
+		if err := r.Set(v); (err != nil) != (want < 0) || err == nil && r != want {
+			t.Errorf("%q: %d, %v", v, r, err)
 		}
 	}
 }

@@ -51,6 +51,7 @@ type Config struct {
 	Mesh      Mesh
 	// AbsSnapshot makes disk snapshots name their backing file absolutely.
 	AbsSnapshot bool
+	FileRate    int64  // bytes a second of files from other hosts, and to them; 0 for any
 	HashFiles   bool   // list files with the hash of their content
 	HeadNode    string // host whose files are meant where several have them, "" for none
 	Force       bool   // remove what an earlier daemon left, instead of taking it over

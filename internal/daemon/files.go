@@ -7,7 +7,7 @@ import (
 
 // shareFiles exchanges files with other hosts, once there are any.
 func (d *Daemon) shareFiles() (*iomeshage.Service, error) {
-	s, err := iomeshage.New(iomeshage.Options{Root: d.cfg.Files, Log: d.log, HashFiles: d.cfg.HashFiles, Plain: d.cfg.Mesh.Open,
+	s, err := iomeshage.New(iomeshage.Options{Root: d.cfg.Files, Log: d.log, HashFiles: d.cfg.HashFiles, Rate: d.cfg.FileRate, Plain: d.cfg.Mesh.Open,
 		HeadNode: d.cfg.HeadNode, Backing: backing})
 	if err != nil {
 		return nil, err
