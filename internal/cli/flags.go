@@ -132,7 +132,7 @@ func daemonFlags(s *flag.FlagSet, c *Config) {
 	s.BoolVar(&c.Recover, "recover", false, "adopt the machines that an earlier daemon left running")
 	s.BoolVar(&c.NoStdin, "nostdin", false, "show no prompt, run until a signal or quit")
 	s.BoolVar(&c.Panic, "panic", false, "panic with all stacks on SIGINT and SIGTERM")
-	s.StringVar(&c.CGroup, "cgroup", "/sys/fs/cgroup", "mount point of cgroup v1")
+	s.StringVar(&c.CGroup, "cgroup", "/sys/fs/cgroup", "mount point of control groups")
 	s.BoolVar(&c.HashFiles, "hashfiles", false, "hash the files that are served to other hosts")
 	s.Var(&c.FileRate, "rate", "files of other hosts: most `bytes` a second that they may take, and as many to them: a number, perhaps with K, M or G; 0 for no bound")
 	s.BoolVar(&c.AbsSnapshot, "abssnapshot", false, "write absolute backing paths into disk snapshots")

@@ -46,6 +46,7 @@ type Config struct {
 	Base      string // base directory, absolute
 	Files     string // files directory, absolute
 	Group     string // group that may use the socket, "" for the owner only
+	CGroup    string // mount point of control groups, "" for the usual one
 	VLANRange string // "min-max"
 	VNCListen string // address on which screens can be reached, "" for loopback
 	Mesh      Mesh
@@ -250,10 +251,19 @@ func daemonFlags(flags []string) error {
 func (d *Daemon) containers() *container.Engine {
 	store := image.NewStore(image.Options{Dir: filepath.Join(d.cfg.Base, image.DirName), Log: d.log})
 	e := container.New(container.Options{Base: d.cfg.Base, ConsoleListen: d.cfg.VNCListen, Roots: images{store},
-		Rootless: rootless.Inside(), Cgroups: rootless.Cgroups()}, d.log)
+		Rootless: rootless.Inside(), Cgroups: d.cgroups()}, d.log)
 	d.parts.Push("container engine", e.Close)
 	d.boxes = e
 	return e
+}
+
+// cgroups is where control groups are: with root as the command line says,
+// without where the system has lent some.
+func (d *Daemon) cgroups() string {
+	if rootless.Inside() {
+		return rootless.Cgroups()
+	}
+	return d.cfg.CGroup
 }
 
 // emulator makes Android devices, whose emulator takes QEMU's arguments too.

@@ -32,7 +32,7 @@ func ConfigOf(c cli.Config) (Config, error) {
 	if err != nil {
 		return Config{}, err
 	}
-	return Config{Base: base, Files: files, Group: c.Group, VLANRange: c.VLANRange, VNCListen: c.VNCListen,
+	return Config{Base: base, Files: files, Group: c.Group, CGroup: c.CGroup, VLANRange: c.VLANRange, VNCListen: c.VNCListen,
 		AbsSnapshot: c.AbsSnapshot, HashFiles: c.HashFiles, FileRate: int64(c.FileRate), HeadNode: c.HeadNode, Force: c.Force,
 		Mesh: Mesh{KeyFile: c.MeshKey, Open: c.MeshOpen, Context: c.Context, Port: c.Port, Degree: int(c.Degree),
 			MSA: time.Duration(c.MSA) * time.Second, Broadcast: c.Broadcast, Dial: c.MeshDial},
