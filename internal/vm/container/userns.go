@@ -126,7 +126,7 @@ func (u users) enter(p *program) {
 
 // notMapped says why a file system cannot be used in a user namespace.
 func notMapped(path string, err error) error {
-	return errs.WithRemedy(errs.New(errs.Unsupported, "the file system that holds %s cannot map users (ext4, xfs, btrfs and tmpfs can): %w", path, err),
+	return errs.WithRemedy(errs.New(errs.Unsupported, "the file system that holds %s cannot map users (ext4, xfs and btrfs can, tmpfs from Linux 6.3 on): %w", path, err),
 		"put it elsewhere, or set `vm config userns false`")
 }
 
