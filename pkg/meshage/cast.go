@@ -28,8 +28,8 @@ func (n *Node) newTopic() error {
 	params := pubsub.DefaultGossipSubParams()
 	params.Dout = 0 // the swarm believes all connections to be incoming
 	params.HeartbeatInitialDelay = 50 * time.Millisecond
-	params.HeartbeatInterval = 250 * time.Millisecond // a new neighbour hears from the next one on
-	params.HistoryLength, params.HistoryGossip = 20, 12
+	params.HeartbeatInterval = time.Second // a new neighbour hears from the next one on, and of what it missed
+	params.HistoryLength, params.HistoryGossip = 10, 6
 	ps, err := pubsub.NewGossipSub(n.ctx, n.host,
 		pubsub.WithGossipSubParams(params),
 		pubsub.WithFloodPublish(true),

@@ -1,6 +1,7 @@
 package meshage
 
 import (
+	"bufio"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -39,6 +40,8 @@ type link struct {
 	heard   chan struct{} // closed when the reader has ended
 	once    sync.Once
 	sever   bool // close the connection too; set before done is closed
+
+	deadline time.Time // of writes; the writer's own
 }
 
 func newLink(id peer.ID, dialled bool) *link {
@@ -213,10 +216,11 @@ func (n *Node) linkLost(l *link) {
 func (n *Node) readLink(l *link) {
 	defer close(l.heard)
 	defer n.linkLost(l)
+	in := bufio.NewReader(l.stream)
 	var size [4]byte
 	var buffer []byte
 	for {
-		if _, err := io.ReadFull(l.stream, size[:]); err != nil {
+		if _, err := io.ReadFull(in, size[:]); err != nil {
 			return
 		}
 		length := binary.BigEndian.Uint32(size[:])
@@ -227,7 +231,7 @@ func (n *Node) readLink(l *link) {
 		if cap(buffer) < int(length) {
 			buffer = make([]byte, length)
 		}
-		if _, err := io.ReadFull(l.stream, buffer[:length]); err != nil {
+		if _, err := io.ReadFull(in, buffer[:length]); err != nil {
 			return
 		}
 		n.mu.Lock()
@@ -274,9 +278,15 @@ func (l *link) more(m []byte) []byte {
 	}
 }
 
-// send writes messages. On failure the reader of the link sees to the rest.
+// send writes messages. On failure the reader of the link sees to the rest. The
+// deadline is at least linkTime ahead, and moved rarely: it costs a timer.
 func (l *link) send(b []byte) bool {
-	err := errors.Join(l.stream.SetWriteDeadline(time.Now().Add(linkTime)), write(l.stream, b))
+	var err error
+	if now := time.Now(); l.deadline.Sub(now) < linkTime {
+		l.deadline = now.Add(2 * linkTime)
+		err = l.stream.SetWriteDeadline(l.deadline)
+	}
+	err = errors.Join(err, write(l.stream, b))
 	if err != nil {
 		_ = l.stream.Reset()
 	}

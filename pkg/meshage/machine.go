@@ -22,7 +22,9 @@ func (n *Node) handle(e membership.Event) {
 
 func (n *Node) handleLocked(e membership.Event) {
 	n.applyLocked(n.machine.Handle(time.Now(), e))
-	n.poke()
+	if n.machine.Next().Before(n.alarm) {
+		n.poke()
+	}
 }
 
 // poke has the clock of the machine read again.
@@ -39,9 +41,10 @@ func (n *Node) ticks() {
 	defer timer.Stop()
 	for {
 		n.mu.Lock()
-		next := n.machine.Next()
+		n.alarm = n.machine.Next()
+		wait := time.Until(n.alarm)
 		n.mu.Unlock()
-		timer.Reset(time.Until(next))
+		timer.Reset(wait)
 		select {
 		case <-n.ctx.Done():
 			return

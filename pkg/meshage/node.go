@@ -89,6 +89,7 @@ type Node struct {
 
 	mu      sync.Mutex // guards what follows; never held over I/O
 	machine *membership.Machine
+	alarm   time.Time // when the machine's tick will come unless it is poked
 	links   map[peer.ID]*link
 	timeout time.Duration
 	addrs   []netip.AddrPort
@@ -270,7 +271,6 @@ func (n *Node) run() {
 		n.tasks.run(n.hearBeacons)
 	}
 	n.Watch(n.note)
-	n.poke()
 }
 
 // note writes who comes and goes into the log.

@@ -69,7 +69,7 @@ type Config struct {
 	Degree int // links that the node seeks, or DegreeNone or DegreeAuto
 
 	MSA       time.Duration // records of nodes out of reach are forgotten after it: 10 s
-	Heartbeat time.Duration // between signs of life on an idle link: 500 ms
+	Heartbeat time.Duration // between signs of life on an idle link: 600 ms
 	Hold      time.Duration // a link hung up is not sought again before: 60 s
 	Members   int           // records kept at most: MaxMembers
 
@@ -88,7 +88,7 @@ func (c *Config) complete() error {
 	for _, d := range []struct {
 		at       *time.Duration
 		standard time.Duration
-	}{{&c.MSA, 10 * time.Second}, {&c.Heartbeat, 500 * time.Millisecond}, {&c.Hold, time.Minute}} {
+	}{{&c.MSA, 10 * time.Second}, {&c.Heartbeat, 600 * time.Millisecond}, {&c.Hold, time.Minute}} {
 		if *d.at <= 0 {
 			*d.at = d.standard
 		}

@@ -15,7 +15,7 @@ type pulse struct {
 }
 
 const (
-	silences = 3.5 // heartbeats that must be missing before a link is dead
+	silences = 3.2 // heartbeats that must be missing before a link is dead
 	gaps     = 2.5 // times the longest silence seen of late
 	calm     = 10 * time.Second
 )
