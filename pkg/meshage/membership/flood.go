@@ -265,6 +265,10 @@ func (m *Machine) accept(l *link, r *record) {
 	}
 	l.has[n] = n.version
 	m.spread(n)
+	if to := m.links[n.id]; to != nil && to.stale && to.boot == n.boot {
+		to.stale = false
+		m.declareLinks(opens)
+	}
 }
 
 // linksPerMember bounds the graph: links declared, over members allowed.

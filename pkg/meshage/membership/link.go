@@ -12,8 +12,10 @@ type link struct {
 	id  ID
 	key uint64
 
-	ready  bool // its hello has come
-	pinned bool // at the other end
+	ready  bool   // its hello has come
+	boot   uint64 // of the other end, from its hello
+	stale  bool   // the record there is of the other end is from before it was started again
+	pinned bool   // at the other end
 	since  time.Duration
 
 	heard    time.Duration // last sign of life
@@ -153,6 +155,7 @@ func (m *Machine) onHello(l *link, b []byte) error {
 	if n.version > h.version || n.version == h.version && n.boot != h.boot && n.version > 0 {
 		m.extra(l, n) // it was started again, and must go above this
 	}
+	l.boot, l.stale = h.boot, n.version > 0 && n.boot != h.boot
 	if h.digest != m.table.digest {
 		m.sendSummary(l, false)
 	}

@@ -1,6 +1,7 @@
 package membership_test
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -112,6 +113,38 @@ func TestRestartWithWrongClock(t *testing.T) {
 				}
 			}
 			t.Logf("drift %v, pause %v: %v", drift, pause, took)
+		}
+	}
+}
+
+// A node that is started again leaves once and joins once, as who it is now.
+func TestRestartJoinsOnce(t *testing.T) {
+	const who = 3
+	var events map[int][]string
+	s := full(t, 20, sim.Options{Seed: 7, Degree: 4, Watch: func(node int, a membership.Action) {
+		switch a := a.(type) {
+		case membership.Joined:
+			if a.Member.ID == sim.ID(who) && events != nil {
+				events[node] = append(events[node], fmt.Sprint("joined ", a.Member.Boot>>32))
+			}
+		case membership.Left:
+			if a.Member.ID == sim.ID(who) && events != nil {
+				events[node] = append(events[node], fmt.Sprint("left ", a.Member.Boot>>32))
+			}
+		}
+	}})
+	s.Run(15 * time.Second)
+	for boot := range 10 {
+		events = map[int][]string{}
+		s.Kill(who, true)
+		s.Restart(who, time.Duration(boot)*100*time.Millisecond, 0)
+		s.Run(time.Duration(boot)*100*time.Millisecond + time.Millisecond)
+		converge(t, s, 10*time.Second)
+		want := []string{fmt.Sprint("left ", boot+1), fmt.Sprint("joined ", boot+2)}
+		for i := range s.Nodes {
+			if i != who && !slices.Equal(events[i], want) {
+				t.Errorf("start %d: to node%d it %v, want %v", boot+2, i, events[i], want)
+			}
 		}
 	}
 }

@@ -71,11 +71,12 @@ func (m *Machine) publish() {
 }
 
 // declareLinks takes the links that are ready into the graph at once, and into
-// the record soon.
+// the record soon. Those to a node that was started again wait for its record:
+// by the old one it would join as who it was, leave, and join once more.
 func (m *Machine) declareLinks(n news) {
 	keys := make([]uint64, 0, len(m.order))
 	for _, l := range m.order {
-		if l.ready && len(keys) < MaxPeers {
+		if l.ready && !l.stale && len(keys) < MaxPeers {
 			keys = append(keys, l.key)
 		}
 	}
