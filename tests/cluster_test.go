@@ -232,7 +232,12 @@ func TestOverlay(t *testing.T) {
 
 	// A daemon that is killed and started again changes nothing for the VMs, and
 	// knows all.
+	g.do(1, "log ring 500")
+	g.do(0, "log mesh n2")
+	g.want(0, "n1: sending all logs to node n2", "log mesh")
 	g.daemons[2].Kill()
+	g.await(1, "n1: host left the mesh", "log ring") // n1 tells n2
+	g.do(0, "clear log mesh")
 	g.await(0, "n3: !the host is not in the mesh", "vm info")
 	if err := g.ping(0, "10.1.0.3"); err != nil {
 		t.Errorf("without a daemon: %v", err)
