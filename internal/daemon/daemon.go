@@ -311,7 +311,7 @@ func (d *Daemon) language(deps *command.Deps, logs *minilog.Log) (*minicli.CLI, 
 	deps.Logs = d.mesh.logs
 	table := jobs.New(d.log)
 	d.parts.Push("background processes", table.Close)
-	machine := command.Machine{Facts: d.facts.Facts, Checks: d.checks(deps.VMs), Args: d.cfg.Args, Quit: d.quit.Quit, Nuke: d.nuke}
+	machine := command.Machine{Facts: d.facts.Facts, Checks: append(d.checks(deps.VMs), d.meshChecks(deps.Net)...), Args: d.cfg.Args, Quit: d.quit.Quit, Nuke: d.nuke}
 	return Language(deps, machine, table, logs)
 }
 
