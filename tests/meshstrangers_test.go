@@ -76,6 +76,9 @@ func (m *mesh) twin(two []*lab.Daemon) {
 		_, err := m.do(two[0], "mesh send n2 version")
 		return fmt.Sprint(err), err != nil && strings.Contains(err.Error(), addresses[0]) && strings.Contains(err.Error(), addresses[1])
 	})
+	if got := m.must(two[0], "check"); len(got) != 1 || !strings.Contains(got[0].Response, "several hosts of the mesh have one name") {
+		m.Errorf("check says %+v", got)
+	}
 	if got := m.must(two[1], "mesh send n1 version"); len(got) != 1 {
 		m.Errorf("n1 answers %d times", len(got))
 	}
