@@ -9,7 +9,7 @@ import (
 
 // The small version of what the program prints, with bounds.
 func TestTwoHundredNodes(t *testing.T) {
-	r, err := run(200, 0.1, 1)
+	r, err := run(200, 0.1, 1, true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,7 +37,7 @@ func TestTwoHundredNodes(t *testing.T) {
 func TestRepeatable(t *testing.T) {
 	var all [3]*result
 	for i, seed := range []uint64{7, 7, 8} {
-		r, err := run(40, 0.1, seed)
+		r, err := run(40, 0.1, seed, true)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -12,8 +12,9 @@ import (
 
 // result is what one run showed.
 type result struct {
-	loss  float64
-	nodes int
+	loss   float64
+	nodes  int
+	parted bool // it was split
 
 	start, split, heal, kill phase
 	idle                     float64 // bytes per second and node
@@ -36,9 +37,9 @@ const (
 	spread = time.Second     // in which the nodes start
 )
 
-// run lets a mesh live through a start, a split and a massacre.
-func run(nodes int, loss float64, seed uint64) (*result, error) {
-	r := &result{loss: loss, nodes: nodes}
+// run lets a mesh live through a start, if wanted a split, and a massacre.
+func run(nodes int, loss float64, seed uint64, split bool) (*result, error) {
+	r := &result{loss: loss, nodes: nodes, parted: split}
 	before := heap()
 	s := sim.New(sim.Options{Seed: seed, Loss: loss, Degree: membership.DegreeAuto})
 	for range nodes {
@@ -51,7 +52,12 @@ func run(nodes int, loss float64, seed uint64) (*result, error) {
 		{"start", func() error { return r.start.measure(s, func() { s.Run(spread) }) }},
 		{"idle", func() error { r.rest(s); r.state = (heap() - before) / float64(nodes); return nil }},
 		{"broadcast", func() error { r.whole = broadcast(s); return nil }},
-		{"split", func() error { return r.part(s) }},
+		{"split", func() error {
+			if !split {
+				return nil
+			}
+			return r.part(s)
+		}},
 		{"kill", func() error { return r.massacre(s) }},
 	}
 	for _, step := range steps {
@@ -89,19 +95,20 @@ func (p *phase) measure(s *sim.Net, cause func()) error {
 
 // rest measures a mesh in which nothing happens.
 func (r *result) rest(s *sim.Net) {
-	s.Run(20 * time.Second)
+	s.Run(15 * time.Second)
 	bytes, messages := sent(s), int64(0)
 	for _, n := range s.Nodes {
 		messages -= n.Messages
 		r.degree += float64(n.Degree()) / float64(r.nodes)
 		r.degreeMost = max(r.degreeMost, float64(n.Degree()))
 	}
-	s.Run(10 * time.Second)
+	const seconds = 5
+	s.Run(seconds * time.Second)
 	for _, n := range s.Nodes {
 		messages += n.Messages
 	}
-	r.idle = float64(sent(s)-bytes) / 10 / float64(r.nodes)
-	r.idleMessages = float64(messages) / 10 / float64(r.nodes)
+	r.idle = float64(sent(s)-bytes) / seconds / float64(r.nodes)
+	r.idleMessages = float64(messages) / seconds / float64(r.nodes)
 }
 
 // part cuts a tenth off for longer than records of the lost are kept, and lets
@@ -170,8 +177,10 @@ func heap() float64 {
 func (r *result) print(w io.Writer) {
 	fmt.Fprintf(w, "loss %.0f %%: converged %v after the last start, %.0f kB/s (%.1f MB) per node; idle %.1f kB/s in %.0f messages/s; state %.0f kB; links %.1f, most %.0f; broadcast %v\n",
 		100*r.loss, ms(r.start.took), r.start.bytes/1e3, r.start.total/1e6, r.idle/1e3, r.idleMessages, r.state/1e3, r.degree, r.degreeMost, reach(r.whole))
-	fmt.Fprintf(w, "    a tenth split off: known after %v; healed %v after the way was free, %.1f MB per node\n",
-		ms(r.split.took), ms(r.heal.took), r.heal.total/1e6)
+	if r.parted {
+		fmt.Fprintf(w, "    a tenth split off: known after %v; healed %v after the way was free, %.1f MB per node\n",
+			ms(r.split.took), ms(r.heal.took), r.heal.total/1e6)
+	}
 	fmt.Fprintf(w, "loss %.0f %%, 30 %% killed: known by all after %v, %.0f kB/s per node; broadcast at that moment %v; afterwards %v\n",
 		100*r.loss, ms(r.kill.took), r.kill.bytes/1e3, reach(r.blind), reach(r.after))
 	fmt.Fprintf(w, "    records made per node %.1f; links given up for silence %.0f\n", r.versions, r.suspected)

@@ -16,7 +16,7 @@ type pulse struct {
 
 const (
 	silences = 3.2 // heartbeats that must be missing before a link is dead
-	gaps     = 2.5 // times the longest silence seen of late
+	gaps     = 2.2 // times the longest silence seen of late
 	calm     = 10 * time.Second
 )
 

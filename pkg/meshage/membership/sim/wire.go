@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"bytes"
 	"slices"
 	"time"
 
@@ -79,7 +80,8 @@ func (s *Net) send(n *Node, to membership.ID, data []byte) {
 	if c == nil {
 		return
 	}
-	s.pass(c, c.other(n.index), s.transfer(len(data)), event{kind: message, data: data})
+	// A copy takes no more memory than it must: with loss, much is under way.
+	s.pass(c, c.other(n.index), s.transfer(len(data)), event{kind: message, data: bytes.Clone(data)})
 }
 
 // pass delivers in order.
