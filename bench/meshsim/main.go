@@ -22,7 +22,7 @@ func main() {
 	// A thousand tables are much to look through, and what is under way in the
 	// first second is more than they are.
 	debug.SetGCPercent(200)
-	debug.SetMemoryLimit(3 << 30)
+	debug.SetMemoryLimit(3500 << 20)
 	figure.Main(func() error {
 		fmt.Printf("%d nodes, links of 0.5 ms, seed %d; times are virtual, traffic is sent by a node, headers included\n", *nodes, *seed)
 		for _, loss := range []float64{0, 0.1} {

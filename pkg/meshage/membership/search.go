@@ -9,7 +9,7 @@ func (m *Machine) graphChanged(now bool) {
 		m.searchAt = m.now
 		return
 	}
-	sooner(&m.searchAt, m.now+5*time.Millisecond+time.Duration(m.table.records)*50*time.Microsecond)
+	sooner(&m.searchAt, m.now+5*time.Millisecond+time.Duration(m.table.records)*100*time.Microsecond)
 }
 
 // search finds who can be reached now, and tells the difference.
