@@ -117,11 +117,11 @@ func (r *result) part(s *sim.Net) error {
 	if err := r.split.measure(s, func() { s.Split(func(i int) int { return i % 10 / 9 }) }); err != nil {
 		return err
 	}
-	s.Run(20 * time.Second)
+	s.Run(12 * time.Second)
 	if err := r.heal.measure(s, func() { s.Split(func(int) int { return 0 }) }); err != nil {
 		return err
 	}
-	s.Run(5 * time.Second)
+	s.Run(3 * time.Second)
 	return nil
 }
 
@@ -138,14 +138,14 @@ func (r *result) massacre(s *sim.Net) error {
 	if err != nil {
 		return err
 	}
-	s.Run(5 * time.Second)
+	s.Run(3 * time.Second)
 	r.blind, r.after = blind.Reach(), broadcast(s)
 	return nil
 }
 
 func broadcast(s *sim.Net) sim.Reach {
 	b := s.Broadcast(0)
-	s.Run(5 * time.Second)
+	s.Run(3 * time.Second)
 	return b.Reach()
 }
 
