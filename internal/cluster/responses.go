@@ -52,7 +52,9 @@ func dataJSON(r *minicli.Response) ([]byte, error) {
 	return json.Marshal(r.Data)
 }
 
-// rawJSON is data of another host, known to be valid JSON.
+// rawJSON is data of another host. That it is JSON is believed: whoever is in
+// the mesh may run any command here, and to read it once more would take a
+// quarter of the time of a large table.
 type rawJSON string
 
 // AppendJSON appends it as it is, where encoding/json would read it once more.
@@ -167,9 +169,6 @@ func (r *reader) list() []string {
 func (r *reader) response() *minicli.Response {
 	resp := &minicli.Response{Host: r.text(), Response: r.text(), Error: r.text()}
 	if data := r.text(); data != "" {
-		if !json.Valid([]byte(data)) {
-			r.fail()
-		}
 		resp.Data = rawJSON(data)
 	}
 	resp.Header = r.list()

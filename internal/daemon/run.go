@@ -45,7 +45,7 @@ func ConfigOf(c cli.Config) (Config, error) {
 // SpareMemory has a daemon give back what it does not use sooner when it uses
 // much, as after the answer to `vm info` of many thousands of VMs. Below that
 // nothing changes, and more is used where more is needed.
-func SpareMemory() { debug.SetMemoryLimit(768 << 20) }
+func SpareMemory() { debug.SetMemoryLimit(880 << 20) }
 
 // Run is a daemon's whole life: it starts, answers until it is to end, and
 // takes everything down. It returns the exit status.
