@@ -184,7 +184,7 @@ func thousand(ctx context.Context, d *figure.Daemon, _ string) error {
 			return err
 		}
 		ups, downs = append(ups, up), append(downs, down)
-		if after, err = look(d); err != nil {
+		if after, err = settled(d); err != nil {
 			return err
 		}
 		if i == 0 {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"minimega/bench/figure"
 )
@@ -39,6 +40,19 @@ func look(d *figure.Daemon) (t traces, err error) {
 		return t, err
 	}
 	t.daemon, err = d.RSS()
+	return t, err
+}
+
+// settled looks once what is removed in the background has gone: interfaces go
+// with a network namespace, which the kernel ends in its own time.
+func settled(d *figure.Daemon) (t traces, err error) {
+	for range 40 {
+		was := t.links
+		time.Sleep(500 * time.Millisecond)
+		if t, err = look(d); err != nil || t.links == was {
+			break
+		}
+	}
 	return t, err
 }
 
