@@ -14,11 +14,7 @@ func clearAll(d *Deps) []Command {
 		Long:     "Forgets the flags of `deploy flags`, and clears all namespaces (with their VMs, captures, recordings and taps), all VLAN aliases and the history.",
 		Run: func(ctx context.Context, c *Call) (*minicli.Response, error) {
 			d.Deploy.ClearFlags()
-			clear := d.NS.ClearEverywhere
-			if c.Remote {
-				clear = d.NS.Clear
-			}
-			if err := clear(ctx, "all"); err != nil {
+			if err := d.clear(ctx, c, "all"); err != nil {
 				return nil, err
 			}
 			c.Session.SetNamespace("minimega")

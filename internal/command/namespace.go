@@ -138,15 +138,19 @@ func (d *Deps) clearNamespace(ctx context.Context, c *Call) (*minicli.Response, 
 		c.Session.SetNamespace(namespace.Default)
 		return done(nil)
 	}
-	clear := d.NS.ClearEverywhere
-	if c.Remote {
-		clear = d.NS.Clear
-	}
-	err := clear(ctx, name)
+	err := d.clear(ctx, c, name)
 	if a := c.Session.Namespace(); a == name || name == "all" {
 		c.Session.SetNamespace(namespace.Default)
 	}
 	return done(err)
+}
+
+// clear ends a namespace on all hosts, or on this one if another asks for it.
+func (d *Deps) clear(ctx context.Context, c *Call, name string) error {
+	if c.Remote {
+		return d.NS.Clear(ctx, name)
+	}
+	return d.NS.ClearEverywhere(ctx, name)
 }
 
 func (d *Deps) nsLoad(_ context.Context, c *Call) (*minicli.Response, error) {

@@ -95,12 +95,12 @@ func (r *Registry) connect(ctx context.Context, namespace string, hosts []string
 // localise makes the paths of a configuration that lie in the files directory
 // of the host that ordered those in ours, and brings what is missing.
 func (r *Registry) localise(ctx context.Context, c *vm.Config, files string) error {
-	if files == "" || r.opts.Fetch == nil {
+	if r.opts.Fetch == nil {
 		return nil
 	}
 	return c.EachFile(func(path *string) error {
-		rel, err := filepath.Rel(files, *path)
-		if err != nil || !filepath.IsLocal(rel) || rel == "." || !filepath.IsAbs(*path) {
+		rel, ok := within(*path, files)
+		if !ok {
 			return nil
 		}
 		*path = filepath.Join(r.opts.Files, rel)
@@ -109,6 +109,12 @@ func (r *Registry) localise(ctx context.Context, c *vm.Config, files string) err
 		}
 		return nil // what nobody has is for the engine to miss
 	})
+}
+
+// within is the path of what lies in a files directory, relative to it.
+func within(path, files string) (rel string, ok bool) {
+	rel, err := filepath.Rel(files, path)
+	return rel, err == nil && files != "" && filepath.IsAbs(path) && filepath.IsLocal(rel) && rel != "."
 }
 
 // launchOn launches VMs on one host of several. The error names the host.

@@ -30,7 +30,10 @@ func (r *Registry) saveHere(ctx context.Context, _ string, o saveOrder, progress
 	if err != nil {
 		return saveReport{}, err
 	}
-	dir := r.here(o.Dir, o.Files)
+	dir := o.Dir
+	if rel, ok := within(dir, o.Files); ok {
+		dir = filepath.Join(r.opts.Files, rel)
+	}
 	if !filepath.IsAbs(dir) {
 		return saveReport{}, errs.New(errs.Invalid, "not an absolute path: %s", dir)
 	}
@@ -50,14 +53,6 @@ func (r *Registry) saveHere(ctx context.Context, _ string, o saveOrder, progress
 		r.mu.Unlock()
 	}
 	return saveReport{vms}, err
-}
-
-// here is where a path of another host is on this one.
-func (r *Registry) here(path, files string) string {
-	if rel, err := filepath.Rel(files, path); err == nil && files != "" && filepath.IsLocal(rel) {
-		return filepath.Join(r.opts.Files, rel)
-	}
-	return path
 }
 
 // SaveVMs pauses all VMs of the namespace and writes them to a new directory on
