@@ -31,6 +31,7 @@ var layers = [][]string{
 	{"internal/undo", "internal/errs", "internal/version"},
 	{"pkg/miniclient", "pkg/minicli", "pkg/vnc", "pkg/ranges", "pkg/iomeshage"},
 	{"pkg/meshage"},
+	{"pkg/near"},
 }
 
 // up lists the imports that go up, each with its reason.

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"minimega/pkg/near"
 )
 
 // DefaultBase is the base directory unless -base names another.
@@ -290,8 +292,8 @@ func explain(s *flag.FlagSet, err error) error {
 	if !ok {
 		return err
 	}
-	if near := nearest(s, name); near != "" {
-		return fmt.Errorf("unknown flag -%s: did you mean -%s? (minimega -h lists all)", name, near)
+	if meant := nearest(s, name); meant != "" {
+		return fmt.Errorf("unknown flag -%s: did you mean -%s? (minimega -h lists all)", name, meant)
 	}
 	return fmt.Errorf("unknown flag -%s (minimega -h lists all)", name)
 }
@@ -300,7 +302,7 @@ func explain(s *flag.FlagSet, err error) error {
 func nearest(s *flag.FlagSet, name string) string {
 	best, least := "", len(name)/2+1
 	s.VisitAll(func(f *flag.Flag) {
-		d := distance(name, f.Name)
+		d := near.Distance(name, f.Name, least)
 		if strings.HasPrefix(f.Name, name) || strings.HasPrefix(name, f.Name) && len(f.Name) > 1 {
 			d = min(d, 1)
 		}
@@ -309,25 +311,4 @@ func nearest(s *flag.FlagSet, name string) string {
 		}
 	})
 	return best
-}
-
-// distance is the number of letters to add, drop or change (Levenshtein).
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

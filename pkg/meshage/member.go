@@ -12,6 +12,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"minimega/pkg/meshage/membership"
+	"minimega/pkg/near"
 )
 
 // members is who can be reached, and who wants to know.
@@ -193,43 +194,18 @@ func (n *Node) addressOf(id peer.ID, addrs []string) string {
 }
 
 func (ms *members) unknownLocked(name string) error {
-	var near []string
+	var alike []string
 	for _, m := range ms.byID {
-		if limit := 1 + len(name)/4; distance(strings.ToLower(name), strings.ToLower(m.Name), limit) <= limit || strings.HasPrefix(m.Name, name+".") {
-			near = append(near, m.Name)
+		if limit := 1 + len(name)/4; near.Distance(strings.ToLower(name), strings.ToLower(m.Name), limit) <= limit || strings.HasPrefix(m.Name, name+".") {
+			alike = append(alike, m.Name)
 		}
 	}
-	if len(near) == 0 {
+	if len(alike) == 0 {
 		return fmt.Errorf("%s: %w", name, ErrUnknown)
 	}
-	slices.Sort(near)
-	near = slices.Compact(near)
-	return fmt.Errorf("%s: %w: did you mean %s?", name, ErrUnknown, strings.Join(near[:min(len(near), 5)], ", "))
-}
-
-// distance counts the letters to change, add or remove to get from a to b, or
-// more than limit if there are more (Levenshtein).
-func distance(a, b string, limit int) int {
-	if len(a)-len(b) > limit || len(b)-len(a) > limit {
-		return limit + 1
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
+	slices.Sort(alike)
+	alike = slices.Compact(alike)
+	return fmt.Errorf("%s: %w: did you mean %s?", name, ErrUnknown, strings.Join(alike[:min(len(alike), 5)], ", "))
 }
 
 // watcher queues events for one function.
