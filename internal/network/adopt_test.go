@@ -168,7 +168,10 @@ func TestDiscard(t *testing.T) {
 // A file that is broken is named; the ports of VMs are adopted nevertheless.
 func TestAdoptBroken(t *testing.T) {
 	d := newDynasty(t)
-	taps := create(t, d.next(), vmPort("", 5))
+	first := d.next()
+	taps := create(t, first, vmPort("", 5))
+	// With the host's tap the file is there, and first writes no more.
+	create(t, first, network.PortSpec{Name: "hostt", Kind: network.Host, VLAN: 6})
 	if err := os.WriteFile(filepath.Join(d.base, "network.json"), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -79,7 +79,7 @@ func TestKVMProbe(t *testing.T) {
 	start = time.Now()
 	m := launchVM(t, e, spec(t, 1, small()))
 	t.Logf("launched after %v", time.Since(start))
-	if err := m.Start(within(t, time.Second)); err != nil {
+	if err := m.Start(within(t, 20*time.Second)); err != nil {
 		t.Error(err)
 	}
 }
