@@ -25,7 +25,7 @@ func TestAmbiguousName(t *testing.T) {
 		nodes = append(nodes, start(t, meshage.Options{Name: name, Port: 9000, Degree: membership.DegreeAuto, Key: key,
 			Transport: network.Host(fmt.Sprintf("10.3.0.%d", i+1))}))
 	}
-	converged(t, 10*time.Second, nodes)
+	converged(t, nodes)
 	_, err := nodes[0].Call(t.Context(), "twin", "x", nil)
 	if !errors.Is(err, meshage.ErrAmbiguous) || !strings.Contains(err.Error(), "10.3.0.2:9000 and 10.3.0.3:9000") {
 		t.Errorf("call: %v", err)
@@ -36,7 +36,7 @@ func TestAmbiguousName(t *testing.T) {
 	}
 	_ = nodes[2].Close()
 	nodes[1].Respond("echo", echo)
-	await(t, 3*time.Second, "one of them is left", func() bool { return len(nodes[0].Members()) == 2 })
+	await(t, "one of them is left", func() bool { return len(nodes[0].Members()) == 2 })
 	if _, err := nodes[0].Call(t.Context(), "twin", "echo", nil); err != nil {
 		t.Error(err)
 	}
@@ -56,12 +56,7 @@ func TestRestartKeepsIdentity(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	await(t, 5*time.Second, "a knows b", func() bool { return len(a.Members()) == 2 })
-	network.Cut("10.4.0.1", "10.4.0.2", true)
-	if err := b.Close(); err != nil {
-		t.Error(err)
-	}
-	network.Cut("10.4.0.1", "10.4.0.2", false)
+	await(t, "a knows b", func() bool { return len(a.Members()) == 2 })
 	var mu sync.Mutex
 	var events []string
 	defer a.Watch(func(e meshage.Event) {
@@ -69,19 +64,24 @@ func TestRestartKeepsIdentity(t *testing.T) {
 		defer mu.Unlock()
 		events = append(events, fmt.Sprint(e.Member.Name, " ", e.Left))
 	})()
+	network.Cut("10.4.0.1", "10.4.0.2", true)
+	if err := b.Close(); err != nil {
+		t.Error(err)
+	}
+	network.Cut("10.4.0.1", "10.4.0.2", false)
 	o.Transport = network.Host("10.4.0.2")
 	again := start(t, o)
 	if again.ID() != b.ID() {
 		t.Error("it has become another node")
 	}
 	again.Respond("echo", echo)
-	await(t, 5*time.Second, "a sees b leave and join", func() bool {
+	await(t, "a sees b leave and join", func() bool {
 		mu.Lock()
 		defer mu.Unlock()
 		return slices.Equal(events[max(0, len(events)-2):], []string{"b true", "b false"})
 	})
 	// For a moment a goes by what the dead b said of its links, then by b's own news.
-	await(t, time.Second, "b answers", func() bool {
+	await(t, "b answers", func() bool {
 		_, err := a.Call(t.Context(), "b", "echo", nil)
 		return err == nil
 	})
@@ -104,7 +104,7 @@ func TestHangup(t *testing.T) {
 	if err := nodes[2].Hangup("l1"); err != nil {
 		t.Fatal(err)
 	}
-	await(t, 2*time.Second, "l2 is alone", func() bool { return len(nodes[2].Members()) == 1 && len(nodes[0].Members()) == 2 })
+	await(t, "l2 is alone", func() bool { return len(nodes[2].Members()) == 1 && len(nodes[0].Members()) == 2 })
 	time.Sleep(time.Second)
 	if len(nodes[2].Members()) != 1 {
 		t.Error("it came back by itself")
@@ -112,7 +112,7 @@ func TestHangup(t *testing.T) {
 	if err := nodes[2].Dial(t.Context(), "10.1.0.2"); err != nil {
 		t.Fatal(err)
 	}
-	converged(t, 2*time.Second, nodes)
+	converged(t, nodes)
 	if got := nodes[1].Peers(); !slices.Equal(got, []string{"l0", "l2"}) {
 		t.Errorf("peers of l1: %v", got)
 	}
@@ -145,12 +145,12 @@ func TestClustersJoinedByOneLink(t *testing.T) {
 			}
 			return true
 		}
-		await(t, 5*time.Second, "its own side", side)
+		await(t, "its own side", side)
 	}
 	if err := nodes[0].Dial(t.Context(), address(1)+":9001"); err != nil {
 		t.Fatal(err)
 	}
-	converged(t, 5*time.Second, nodes)
+	converged(t, nodes)
 	for i, n := range nodes {
 		if got, err := n.Call(t.Context(), fmt.Sprintf("n%d", 5-i), "echo", []byte("hi")); err != nil || string(got) != n.Name()+" said hi" {
 			t.Errorf("n%d to n%d: %q, %v", i, 5-i, got, err)
@@ -172,7 +172,7 @@ func TestCloseLeavesNothing(t *testing.T) {
 		n.Respond("hold", func(ctx context.Context, _ string, _ []byte) ([]byte, error) { <-ctx.Done(); return nil, ctx.Err() })
 		nodes = append(nodes, n)
 	}
-	converged(t, 5*time.Second, nodes)
+	converged(t, nodes)
 	for _, to := range []string{"0", "1", "2"} {
 		if _, err := nodes[0].Open(context.Background(), to, "hold"); err != nil {
 			t.Fatal(err)
@@ -185,7 +185,7 @@ func TestCloseLeavesNothing(t *testing.T) {
 		if err := n.Close(); err != nil {
 			t.Error(err)
 		}
-		if took := time.Since(began); took > 2*time.Second {
+		if took := time.Since(began); took > patience {
 			t.Errorf("closing took %v", took)
 		}
 	}
@@ -207,7 +207,7 @@ func TestFailedStartLeavesNothing(t *testing.T) {
 	goleak.VerifyNone(t, before)
 }
 
-// A start must not be felt.
+// A start must not be felt: it waits for nothing.
 func TestStartIsQuick(t *testing.T) {
 	key := testKey(t)
 	best := time.Hour
@@ -221,7 +221,7 @@ func TestStartIsQuick(t *testing.T) {
 		_ = n.Close()
 	}
 	t.Logf("start: %v", best)
-	if best > 50*time.Millisecond {
+	if best > time.Second {
 		t.Errorf("a start takes %v", best)
 	}
 }

@@ -106,7 +106,8 @@ func (h *memoryHost) Dial(ctx context.Context, to netip.AddrPort) (net.Conn, err
 		return nil, err
 	}
 	mine := &memoryConn{UnixConn: a, net: h.net, local: from, remote: to}
-	theirs := &memoryConn{UnixConn: b, net: h.net, local: to, remote: from}
+	theirs := &memoryConn{UnixConn: b, net: h.net, local: to, remote: from, peer: mine}
+	mine.peer = theirs
 	select {
 	case l.incoming <- theirs:
 		return mine, nil
@@ -175,6 +176,10 @@ type memoryConn struct {
 	*net.UnixConn
 	net           *Memory
 	local, remote netip.AddrPort
+	peer          *memoryConn
+
+	closed bool     // guarded by net.mu, as is ghost
+	ghost  *os.File // keeps the other end of the socket open, as this one has not heard that it was closed
 }
 
 func (c *memoryConn) LocalAddr() net.Addr  { return net.TCPAddrFromAddrPort(c.local) }
@@ -184,7 +189,38 @@ func (c *memoryConn) Write(p []byte) (int, error) {
 	if c.net.cut(c.local.Addr(), c.remote.Addr()) {
 		return len(p), nil // and nobody hears it
 	}
+	if err := c.hear(); err != nil {
+		return 0, err
+	}
 	return c.UnixConn.Write(p)
+}
+
+// hear is how a host answers what is sent to a connection that it has closed
+// while the way was broken: with a reset.
+func (c *memoryConn) hear() error {
+	c.net.mu.Lock()
+	defer c.net.mu.Unlock()
+	if c.ghost == nil {
+		return nil
+	}
+	err := c.ghost.Close()
+	c.ghost = nil
+	return errors.Join(syscall.ECONNRESET, err)
+}
+
+// Close is not heard at the other end while the way is broken.
+func (c *memoryConn) Close() error {
+	c.net.mu.Lock()
+	defer c.net.mu.Unlock()
+	var err error
+	if c.ghost != nil {
+		err, c.ghost = c.ghost.Close(), nil
+	}
+	if !c.closed && !c.peer.closed && c.net.broken[pair(c.local.Addr(), c.remote.Addr())] {
+		c.peer.ghost, err = c.File()
+	}
+	c.closed = true
+	return errors.Join(err, c.UnixConn.Close())
 }
 
 func (h *memoryHost) Beacons(port int, _ string) (Beacons, error) {

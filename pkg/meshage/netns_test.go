@@ -103,7 +103,7 @@ func TestBeaconsOverACable(t *testing.T) {
 	key := testKey(t)
 	token := key.Token(nil, "cable")
 	run := func(i int, name string, token string) (*exec.Cmd, *bytes.Buffer) {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		ctx, cancel := context.WithTimeout(context.Background(), 3*patience)
 		t.Cleanup(cancel)
 		cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestBeaconsOverACable$", "-test.v")
 		cmd.Env = append(os.Environ(), "MESH_NODE="+name, "MESH_TOKEN="+token)
@@ -140,7 +140,7 @@ func nodeProcess(t *testing.T) {
 			met <- e.Member
 		}
 	})()
-	limit := 10 * time.Second
+	limit := patience
 	if n.Name() == "carol" || n.Name() == "dave" {
 		limit = 3 * time.Second
 	}
@@ -148,11 +148,10 @@ func nodeProcess(t *testing.T) {
 	case m := <-met:
 		t.Logf("%s met %s at %s", n.Name(), m.Name, m.Address)
 		n.Respond("done", func(context.Context, string, []byte) ([]byte, error) { return nil, nil })
-		await(t, 10*time.Second, "the other is done", func() bool {
+		await(t, "the other is done", func() bool {
 			_, err := n.Call(t.Context(), m.Name, "done", nil)
-			return err == nil
+			return err == nil || errors.Is(err, meshage.ErrLeft) // it ends when it is done
 		})
-		time.Sleep(500 * time.Millisecond) // for the other's call
 	case <-time.After(limit):
 		t.Logf("%s met nobody", n.Name())
 	}

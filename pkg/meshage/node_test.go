@@ -68,30 +68,34 @@ func names(n *meshage.Node) []string {
 	return list
 }
 
+// patience is how long what comes to pass in a moment may take on a machine that
+// has much else to do. How fast it should be is for the benchmarks.
+const patience = 30 * time.Second
+
 // await fails the test unless ok becomes true in time.
-func await(t testing.TB, limit time.Duration, what string, ok func() bool) {
+func await(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(limit)
+	deadline := time.Now().Add(patience)
 	for !ok() {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within %v: %s", limit, what)
+			t.Fatalf("not within %v: %s", patience, what)
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
 }
 
 // converged waits until every node knows as many members as there are.
-func converged(t testing.TB, limit time.Duration, nodes []*meshage.Node) {
+func converged(t testing.TB, nodes []*meshage.Node) {
 	t.Helper()
 	for _, n := range nodes {
-		await(t, limit, n.Name()+" knows all", func() bool { return len(n.Members()) == len(nodes) })
+		await(t, n.Name()+" knows all", func() bool { return len(n.Members()) == len(nodes) })
 	}
 }
 
 func TestTenNodesFindEachOther(t *testing.T) {
 	nodes, _ := cluster(t, 10)
 	began := time.Now()
-	converged(t, 10*time.Second, nodes)
+	converged(t, nodes)
 	t.Logf("converged %v after the last start", time.Since(began))
 	want := []string{"n0", "n1", "n2", "n3", "n4", "n5", "n6", "n7", "n8", "n9"}
 	for _, n := range nodes {
