@@ -144,7 +144,7 @@ func TestGarbage(t *testing.T) {
 		}
 		_, _ = s.Write([]byte(raw))
 		_ = s.CloseWrite()
-		_ = s.SetDeadline(time.Now().Add(5 * time.Second))
+		_ = s.SetDeadline(time.Now().Add(30 * time.Second))
 		kind, _, err := readFrame(s, 1<<16)
 		if err != nil || kind != frameError {
 			t.Errorf("%q: kind %d, %v", raw, kind, err)
