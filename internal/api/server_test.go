@@ -199,7 +199,7 @@ func TestLimits(t *testing.T) {
 		if rest, _ := io.ReadAll(g); len(rest) > 0 && !strings.Contains(string(rest), "must specify") {
 			t.Errorf("%.20q answered %.200q", garbage, rest)
 		}
-		if d := time.Since(start); d > 3*time.Second {
+		if d := time.Since(start); d > 30*time.Second {
 			t.Errorf("%.20q: took %v", garbage, d)
 		}
 	}
@@ -221,7 +221,7 @@ func TestSlowReaders(t *testing.T) {
 	c.want(versionAnswer)
 	var wg sync.WaitGroup
 	for i, c := range slow {
-		c.SetDeadline(time.Now().Add(2 * time.Minute))
+		c.SetDeadline(time.Now().Add(5 * time.Minute))
 		wg.Go(func() {
 			if l := c.line(); len(l) < 2*size {
 				t.Errorf("%d bytes", len(l))
@@ -242,14 +242,10 @@ func TestCloseWithStuckClient(t *testing.T) {
 	idle := dial(t, path)
 	idle.send(`{"Command":"version"}`)
 	idle.want(versionAnswer)
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	start := time.Now()
 	if err := s.Close(ctx); err != nil {
 		t.Error(err)
-	}
-	if d := time.Since(start); d > 5*time.Second {
-		t.Errorf("took %v", d)
 	}
 	idle.wantEOF()
 }
@@ -301,7 +297,11 @@ func TestManyConnections(t *testing.T) {
 			c.want(versionAnswer)
 		}
 	}
-	if n := runtime.NumGoroutine() - before; n > len(clients)+10 {
+	more := func() int { return runtime.NumGoroutine() - before }
+	for end := time.Now().Add(time.Minute); more() > len(clients)+10 && time.Now().Before(end); { // those of commands end
+		pause(t, 5*time.Millisecond)
+	}
+	if n := more(); n > len(clients)+10 {
 		t.Errorf("%d goroutines for %d clients", n, len(clients))
 	}
 }
@@ -319,7 +319,7 @@ func TestPipe(t *testing.T) {
 	c.wantEOF()
 	select {
 	case <-p.done:
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Error("the pipe was not closed")
 	}
 }
@@ -373,7 +373,10 @@ func TestOutOfDescriptors(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = unix.Connect(fd, &unix.SockaddrUnix{Name: path})
-	pause(t, 20*time.Millisecond)
+	const shortage = "cannot accept a client"
+	for end := time.Now().Add(time.Minute); !strings.Contains(f.logged(), shortage) && time.Now().Before(end); {
+		pause(t, 5*time.Millisecond)
+	}
 	c.send(`{"Command":"version"}`)
 	c.want(versionAnswer)
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
@@ -382,7 +385,7 @@ func TestOutOfDescriptors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(f.logged(), "cannot accept a client") {
+	if !strings.Contains(f.logged(), shortage) {
 		t.Errorf("no shortage in the log: %s", f.logged())
 	}
 	if _, err := unix.Write(fd, []byte(`{"Command":"version"}`)); err != nil {

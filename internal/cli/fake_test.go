@@ -173,7 +173,7 @@ func (d *daemon) command(line string, out *json.Encoder) bool {
 // output runs a mode and returns what it printed.
 func output(t *testing.T, in string, run func(context.Context, Stdio) int) (status int, stdout, stderr string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	var out, errs bytes.Buffer
 	status = run(ctx, Stdio{strings.NewReader(in), &out, &errs})

@@ -3,6 +3,8 @@ package command
 import (
 	"context"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -31,10 +33,18 @@ func TestShell(t *testing.T) {
 
 func TestShellInterrupted(t *testing.T) {
 	c := processClient(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-	defer cancel()
+	ctx, cancel := context.WithCancel(t.Context())
+	begun := filepath.Join(t.TempDir(), "begun")
+	go func() {
+		defer cancel()
+		for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+			if _, err := os.Stat(begun); err == nil {
+				return
+			}
+		}
+	}()
 	start := time.Now()
-	if _, bad, _ := c.runCtx(ctx, "shell sleep 600"); bad != "sleep: interrupted" || time.Since(start) > time.Minute {
+	if _, bad, _ := c.runCtx(ctx, `shell sh -c "echo > `+begun+`; exec sleep 600"`); bad != "sh: interrupted" || time.Since(start) > 2*time.Minute {
 		t.Errorf("%q after %v", bad, time.Since(start))
 	}
 }
@@ -48,7 +58,7 @@ func TestBackground(t *testing.T) {
 	c.refuse("background-output 3", "provided id does not exist in background process table")
 	c.refuse("background-status 3", "provided id does not exist in background process table")
 	c.refuse("background-error x", `strconv.Atoi: parsing "x": invalid syntax`)
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		out, _ := c.run(".csv true .annotate false .headers false .columns running background-status 1")
 		if out == "false" {

@@ -283,7 +283,7 @@ func TestCancel(t *testing.T) {
 	go func() { <-begun; cancel() }()
 	start := time.Now()
 	r := p.launch(ctx, s.addr)
-	if !errors.Is(r.Err, context.Canceled) || time.Since(start) > 20*time.Second {
+	if !errors.Is(r.Err, context.Canceled) || time.Since(start) > time.Minute {
 		t.Errorf("after %v: %v", time.Since(start), r.Err)
 	}
 
@@ -296,7 +296,7 @@ func TestCancel(t *testing.T) {
 	defer cancel()
 	start = time.Now()
 	r = p.launch(ctx, silent.Addr().String())
-	if !errors.Is(r.Err, context.DeadlineExceeded) || time.Since(start) > 10*time.Second {
+	if !errors.Is(r.Err, context.DeadlineExceeded) || time.Since(start) > time.Minute {
 		t.Errorf("silent, after %v: %v", time.Since(start), r.Err)
 	}
 	if r = p.launch(ctx, s.addr); !errors.Is(r.Err, context.DeadlineExceeded) {

@@ -30,7 +30,7 @@ func waitProc(t *testing.T, p *Proc) {
 	t.Helper()
 	select {
 	case <-p.Done():
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("process does not end")
 	}
 }
@@ -92,7 +92,7 @@ func TestProcKillAndClose(t *testing.T) {
 	if err := idle.Close(); err != nil { // while it runs
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := q.Kill(ctx); err != nil {
 		t.Fatal(err)

@@ -26,7 +26,7 @@ func TestProcessUsage(t *testing.T) {
 		_ = cmd.Wait()
 	}()
 	var u Usage
-	for end := time.Now().Add(10 * time.Second); u.Procs < 2 && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); u.Procs < 2 && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if u, err = ProcessUsage(pid, []int{pid}); err != nil {
 			t.Fatal(err)
 		}
@@ -36,7 +36,7 @@ func TestProcessUsage(t *testing.T) {
 	}
 	idle := u.Threads
 	_, _ = in.Write([]byte("\n"))
-	for end := time.Now().Add(20 * time.Second); u.Threads < idle+100*time.Millisecond; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); u.Threads < idle+100*time.Millisecond; time.Sleep(20 * time.Millisecond) {
 		if u, err = ProcessUsage(pid, []int{pid}); err != nil {
 			t.Fatal(err)
 		}

@@ -205,7 +205,7 @@ func TestStuckReader(t *testing.T) {
 	for range 4 * queueLength {
 		l.Logger().Info(text)
 	}
-	if d := time.Since(start); d > 10*time.Second {
+	if d := time.Since(start); d > time.Minute {
 		t.Errorf("logging took %v", d)
 	}
 	got := make(chan string)
@@ -229,7 +229,7 @@ func TestSyslogUDP(t *testing.T) {
 	}
 	l.Logger().Error("hello", "k", 1)
 	b := make([]byte, 2048)
-	_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	_ = c.SetReadDeadline(time.Now().Add(time.Minute))
 	n, _, err := c.ReadFrom(b)
 	if err != nil {
 		t.Fatal(err)
@@ -266,7 +266,7 @@ func TestSyslogTCPReconnects(t *testing.T) {
 	}
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	limit := time.After(20 * time.Second)
+	limit := time.After(time.Minute)
 	for seen := 0; seen < 3; {
 		select {
 		case <-tick.C:

@@ -13,7 +13,7 @@ import (
 
 // TestExecuteWith hands an open file to QEMU, which writes to it.
 func TestExecuteWith(t *testing.T) {
-	ctx := ctxFor(t, 30*time.Second)
+	ctx := ctxFor(t, time.Minute)
 	c, err := Dial(ctx, startQEMU(t))
 	if err != nil {
 		t.Fatal(err)
@@ -48,7 +48,7 @@ func TestExecuteWithElsewhere(t *testing.T) {
 		_, _ = bufio.NewReader(theirs).ReadString('\n')
 		_, _ = io.WriteString(theirs, `{"return": {}, "id": 1}`+"\n")
 	}()
-	ctx := ctxFor(t, 10*time.Second)
+	ctx := ctxFor(t, time.Minute)
 	c, err := New(ctx, ours)
 	if err != nil {
 		t.Fatal(err)

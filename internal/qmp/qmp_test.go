@@ -54,7 +54,7 @@ func startQEMU(t *testing.T) string {
 	})
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for ctx := ctxFor(t, 20*time.Second); ; {
+	for ctx := ctxFor(t, time.Minute); ; {
 		if c, err := net.Dial("unix", sock); err == nil {
 			_ = c.Close()
 			return sock
@@ -68,7 +68,7 @@ func startQEMU(t *testing.T) string {
 }
 
 func TestQEMU(t *testing.T) {
-	ctx := ctxFor(t, 30*time.Second)
+	ctx := ctxFor(t, time.Minute)
 	c, err := Dial(ctx, startQEMU(t))
 	if err != nil {
 		t.Fatal(err)
@@ -123,7 +123,7 @@ func TestQEMU(t *testing.T) {
 }
 
 func TestRaw(t *testing.T) {
-	ctx := ctxFor(t, 30*time.Second)
+	ctx := ctxFor(t, time.Minute)
 	c, err := Dial(ctx, startQEMU(t))
 	if err != nil {
 		t.Fatal(err)
@@ -160,7 +160,7 @@ func fake(t *testing.T, serve func(conn net.Conn, r *bufio.Reader)) (*Client, er
 		defer theirs.Close()
 		serve(theirs, bufio.NewReader(theirs))
 	}()
-	c, err := New(ctxFor(t, 10*time.Second), ours)
+	c, err := New(ctxFor(t, time.Minute), ours)
 	t.Cleanup(func() {
 		if c != nil {
 			_ = c.Close()
@@ -232,7 +232,7 @@ func TestContextEndsCall(t *testing.T) {
 		t.Errorf("first: %v", err)
 	}
 	var got string
-	if err := c.Execute(ctxFor(t, 5*time.Second), "b", nil, &got); err != nil || got != "good" {
+	if err := c.Execute(ctxFor(t, time.Minute), "b", nil, &got); err != nil || got != "good" {
 		t.Errorf("second: %q, %v", got, err)
 	}
 }
@@ -254,7 +254,7 @@ func TestStuckWrite(t *testing.T) {
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("stuck: %v", err)
 	}
-	if err := c.Execute(ctxFor(t, time.Second), "b", nil, nil); !errors.Is(err, errs.Unreachable) {
+	if err := c.Execute(ctxFor(t, time.Minute), "b", nil, nil); !errors.Is(err, errs.Unreachable) {
 		t.Errorf("afterwards: %v", err)
 	}
 }
@@ -272,7 +272,7 @@ func TestEventsDoNotBlock(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Execute(ctxFor(t, 10*time.Second), "x", nil, nil); err != nil {
+	if err := c.Execute(ctxFor(t, time.Minute), "x", nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	if c.Dropped() != 100 {

@@ -162,7 +162,7 @@ func run(t *testing.T, in, out string, change ...func(*Config)) (stdout, stderr 
 		f(&c)
 	}
 	var o, e bytes.Buffer
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	err = Run(ctx, c, &o, &e)
 	return o.String(), e.String(), err

@@ -236,7 +236,7 @@ func TestSilentPeers(t *testing.T) {
 	if n := resolve(t, r, "x", "a"); n != 101 {
 		t.Errorf("a is %d", n)
 	}
-	if took := time.Since(start); took > 2*agreeTime {
+	if took := time.Since(start); took > 30*time.Second {
 		t.Errorf("an allocation without answers took %v", took)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)

@@ -134,7 +134,7 @@ func TestSplitIsLinear(t *testing.T) {
 		t.Error("20 million names were expanded")
 	}
 	Compact([]string{strings.Repeat("1a", 1<<19), strings.Repeat("1b", 1<<19)})
-	if took := time.Since(start); took > 20*time.Second {
+	if took := time.Since(start); took > time.Minute {
 		t.Errorf("took %v", took)
 	}
 }

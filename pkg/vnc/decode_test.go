@@ -235,7 +235,7 @@ func TestQEMUEncodings(t *testing.T) {
 
 func capture(t *testing.T, c *Client) *image.RGBA {
 	t.Helper()
-	if err := c.conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := c.conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	m, err := c.Capture(t.Context())

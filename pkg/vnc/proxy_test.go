@@ -199,7 +199,7 @@ func TestProxySilentServer(t *testing.T) {
 	p, peer := rawProxy(t, func(p *Proxy) { p.patience = 50 * time.Millisecond })
 	client := rawClient(t, p)
 	defer func() { _ = (<-peer).Close() }()
-	if err := client.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := client.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := client.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
@@ -218,7 +218,7 @@ func TestProxyCloseEndsAll(t *testing.T) {
 	if err := p.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if d := time.Since(start); d > 5*time.Second {
+	if d := time.Since(start); d > time.Minute {
 		t.Errorf("close took %v", d)
 	}
 	for _, c := range clients {
@@ -278,7 +278,7 @@ func shakeRaw(t *testing.T, client, server net.Conn) {
 
 func readFull(t *testing.T, c net.Conn, b []byte) {
 	t.Helper()
-	if err := c.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := c.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	for n := 0; n < len(b); {

@@ -113,7 +113,7 @@ func (ty *typist) Write(p []byte) (int, error) {
 
 func (ty *typist) expect(text string) string {
 	ty.t.Helper()
-	timeout := time.NewTimer(20 * time.Second)
+	timeout := time.NewTimer(time.Minute)
 	defer timeout.Stop()
 	for {
 		if i := bytes.Index(ty.seen, []byte(text)); i >= 0 {

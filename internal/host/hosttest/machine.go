@@ -55,8 +55,9 @@ func (m Machine) Since(before Snapshot) []string {
 }
 
 // grace is how long what has just been ended may take to go: a process that
-// nobody waits for yet, a device that the kernel still counts references of.
-const grace = 3 * time.Second
+// nobody waits for yet, a device that the kernel still counts references of, on
+// a machine that has much else to do.
+const grace = 30 * time.Second
 
 // Left is Since once nothing changes any more, at the latest after a moment.
 func (m Machine) Left(before Snapshot) []string {

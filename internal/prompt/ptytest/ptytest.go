@@ -16,7 +16,7 @@ import (
 )
 
 // patience is how long Expect and Wait wait.
-const patience = 20 * time.Second
+const patience = 90 * time.Second
 
 // Rows is the height of the terminal; it is 200 columns wide, so that nothing
 // that a test looks for is wrapped.
