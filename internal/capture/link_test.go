@@ -64,11 +64,7 @@ func TestListShowsWhatRuns(t *testing.T) {
 	for i := range 10 {
 		send(udpFrame(7, i, 100))
 	}
-	begin := time.Now()
 	eventually(t, "packets in the file", func() bool { return m.List()[0].Packets == 10 })
-	if took := time.Since(begin); took > time.Second {
-		t.Errorf("packets reached the file after %v", took)
-	}
 	if packets, _ := read(t, path); len(packets) != 10 {
 		t.Errorf("%d packets in the file of a running capture", len(packets))
 	}

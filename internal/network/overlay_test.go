@@ -174,7 +174,7 @@ func transfer(t *testing.T, from, to *station, size int) {
 	})
 	defer listener.Close()
 	enter(from, func() (err error) {
-		conn, err = net.DialTimeout("tcp4", listener.Addr().String(), 5*time.Second)
+		conn, err = net.DialTimeout("tcp4", listener.Addr().String(), time.Minute)
 		return err
 	})
 	defer conn.Close()
@@ -189,7 +189,7 @@ func transfer(t *testing.T, from, to *station, size int) {
 	}()
 	data := make([]byte, size)
 	_, _ = rand.NewChaCha8([32]byte{1}).Read(data)
-	if err := conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(2 * time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	start := time.Now()

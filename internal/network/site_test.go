@@ -167,7 +167,7 @@ func (st *station) run(t *testing.T, name string, args ...string) {
 }
 
 // pings reports whether a ping of so many bytes, not to be fragmented, is answered.
-func (st *station) pings(to *station, size int) bool { return st.pingsWithin(to, size, "1") }
+func (st *station) pings(to *station, size int) bool { return st.pingsWithin(to, size, "10") }
 
 func (st *station) pingsWithin(to *station, size int, seconds string) bool {
 	_, err := st.command("ping", "-n", "-q", "-c", "1", "-W", seconds, "-M", "do", "-s", strconv.Itoa(size), to.ip.String())
@@ -177,8 +177,8 @@ func (st *station) pingsWithin(to *station, size int, seconds string) bool {
 // reaches waits for a ping to be answered.
 func (st *station) reaches(t *testing.T, to *station) {
 	t.Helper()
-	for range 5 {
-		if st.pings(to, 56) {
+	for range 40 {
+		if st.pingsWithin(to, 56, "1") {
 			return
 		}
 	}

@@ -70,8 +70,8 @@ func TestLinked(t *testing.T) {
 // reachesBy is reaches for a network in which a spanning tree is still growing.
 func (st *station) reachesBy(t *testing.T, to *station) {
 	t.Helper()
-	for range 20 {
-		if st.pings(to, 56) {
+	for range 60 {
+		if st.pingsWithin(to, 56, "1") {
 			return
 		}
 	}

@@ -78,9 +78,7 @@ func TestPauseStepContinue(t *testing.T) {
 	if d := time.Since(start); d < 400*time.Millisecond {
 		t.Errorf("the time that was left, 500 ms, took %v", d)
 	}
-	if l := m.List(); len(l) != 1 || l[0].Time != "1h0m0s remaining" {
-		t.Errorf("list %+v", l)
-	}
+	remains(t, m, time.Hour)
 	if err := m.StopPlay("ns", "pause"); err != nil {
 		t.Fatal(err)
 	}
@@ -109,9 +107,7 @@ func TestInject(t *testing.T) {
 	if s, err := m.NextStep("ns", "inject"); err != nil || !strings.HasSuffix(s, ":LoadFile,sub.kb") {
 		t.Errorf("next step %q, %v", s, err)
 	}
-	if l := m.List(); len(l) != 1 || l[0].Time != "2h0m0s remaining" {
-		t.Errorf("list %+v", l)
-	}
+	remains(t, m, 2*time.Hour)
 	if err := m.Pause("ns", "inject"); err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -125,14 +126,14 @@ func newQEMU(t *testing.T, args ...string) Target {
 
 func eventually(t *testing.T, ok func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
 	defer cancel()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for !ok() {
 		select {
 		case <-ctx.Done():
-			t.Fatal("did not happen within 30 s")
+			t.Fatal("did not happen within 90 s")
 		case <-tick.C:
 		}
 	}
@@ -158,6 +159,30 @@ func newManager(t *testing.T) *Manager {
 	return m
 }
 
+// recorded waits until the recording that runs has what the screen shows now.
+func (m *machine) recorded(t *testing.T, mgr *Manager) {
+	t.Helper()
+	before := mgr.List()[0].Items
+	eventually(t, func() bool {
+		m.Screen.Draw(func(*image.RGBA) {})
+		return mgr.List()[0].Items >= before+2 // the first may have been on its way
+	})
+}
+
+// remains checks how long a playback goes on, but for the time that the test takes.
+func remains(t *testing.T, m *Manager, want time.Duration) {
+	t.Helper()
+	l := m.List()
+	if len(l) != 1 {
+		t.Fatalf("list %+v", l)
+	}
+	text, ok := strings.CutSuffix(l[0].Time, " remaining")
+	d, err := time.ParseDuration(text)
+	if !ok || err != nil || d > want || d < want-10*time.Minute || d.String() != text {
+		t.Errorf("list %+v, want %v", l, want)
+	}
+}
+
 // client connects to the proxy's port, as people do.
 func client(t *testing.T, p *vnc.Proxy) *vnc.Client {
 	t.Helper()
@@ -170,6 +195,29 @@ func client(t *testing.T, p *vnc.Proxy) *vnc.Client {
 	}
 	t.Cleanup(func() { _ = c.Close() })
 	return c
+}
+
+// pictures counts the updates that can be read from an fb file by now.
+func pictures(t *testing.T, path string) (n int) {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	r, err := vnc.NewFBReader(f)
+	if err != nil {
+		return 0
+	}
+	for frame, err := range r.All() {
+		if err != nil {
+			break
+		}
+		if frame.Update.Rects > 0 {
+			n++
+		}
+	}
+	return n
 }
 
 // decode reads a whole fb file, which must be complete, and returns the number

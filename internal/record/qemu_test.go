@@ -12,7 +12,7 @@ import (
 )
 
 // TestTypeIsQuick types while another client watches an idle screen, which
-// QEMU looks at only every few seconds then.
+// QEMU looks at less and less often then: no key waits for that.
 func TestTypeIsQuick(t *testing.T) {
 	for _, args := range [][]string{{"-S"}, {"-boot", "menu=on,splash-time=60000"}} {
 		target := newQEMU(t, args...)
@@ -22,10 +22,12 @@ func TestTypeIsQuick(t *testing.T) {
 		}
 		pause(t, 2*time.Second)
 		start := time.Now()
-		if err := m.Type(t.Context(), target, "hello"); err != nil {
-			t.Fatal(err)
+		for _, key := range "hello, again and again" {
+			if err := m.Type(t.Context(), target, string(key)); err != nil {
+				t.Fatal(err)
+			}
 		}
-		if d := time.Since(start); d > 1500*time.Millisecond {
+		if d := time.Since(start); d > 30*time.Second {
 			t.Errorf("%v: typing took %v", args, d)
 		}
 	}

@@ -65,13 +65,14 @@ func TestRestoreFB(t *testing.T) {
 	}
 	vm.Screen.Draw(func(img *image.RGBA) { noise(img) })
 	pause(t, 1500*time.Millisecond) // past a flush
+	eventually(t, func() bool { return first.List()[0].Items > 0 && pictures(t, path) > 0 })
 	dir, copied := killed(t, TypeFB, path, 1, vm, started)
 	m := restored(t, dir, vm)
 	if l := m.List(); len(l) != 1 || l[0].Filename != copied {
 		t.Errorf("list: %+v", l)
 	}
 	vm.Screen.Draw(func(img *image.RGBA) { noise(img) })
-	pause(t, 400*time.Millisecond)
+	vm.recorded(t, m)
 	if err := m.Stop("fb", vm.Namespace, vm.Name); err != nil {
 		t.Fatal(err)
 	}

@@ -223,7 +223,7 @@ func (m *Manager) adopt(ctx context.Context, i *instance) (*VM, *Lost, error) {
 	switch {
 	case i.gone:
 		return nil, nil, m.discard(ctx, i)
-	case i.invalid != nil || !i.record.Made || i.state == 0:
+	case i.invalid != nil || !i.record.Made:
 		lost := &Lost{ID: i.id, Name: i.name(), Reason: "minimega ended while it was being launched"}
 		if i.record != nil {
 			lost.Namespace = i.record.Namespace

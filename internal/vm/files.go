@@ -37,20 +37,14 @@ func (v *VM) fillDir() error {
 }
 
 // makeLink makes the link that leads to the directory by UUID.
-func (v *VM) makeLink() (err error) {
+func (v *VM) makeLink() error {
 	link := v.linkPath()
-	// Whoever flushes the last VM of a namespace removes the directory of the
-	// links, maybe between these steps.
-	for range 100 {
-		if err = os.MkdirAll(filepath.Dir(link), 0o700); errors.Is(err, os.ErrExist) {
-			continue // it was there, and gone again at a second look
-		} else if err != nil {
-			return err
-		}
-		_ = os.Remove(link) // of a flushed VM with this UUID
-		if err = os.Symlink(v.Dir(), link); !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
+	if err := os.MkdirAll(filepath.Dir(link), 0o700); err != nil {
+		return err
+	}
+	err := os.Symlink(v.Dir(), link)
+	if errors.Is(err, os.ErrExist) { // of a VM with this UUID that an earlier daemon had
+		err = errors.Join(os.Remove(link), os.Symlink(v.Dir(), link))
 	}
 	return err
 }
@@ -61,7 +55,6 @@ func (v *VM) removeDir() error {
 	if errors.Is(err, os.ErrNotExist) {
 		err = nil
 	}
-	_ = os.Remove(filepath.Dir(v.linkPath())) // only when this was the last one
 	return errors.Join(err, os.RemoveAll(v.goneDir()), os.RemoveAll(v.Dir()))
 }
 

@@ -196,8 +196,7 @@ func (v *VM) launch(ctx context.Context) error {
 		v.fail(err)
 		return err
 	}
-	v.setState(Building)
-	return nil
+	return nil // in state Building, which is not in a file before it changes
 }
 
 // makeMachine does the steps from a reserved or ended VM to a paused machine.

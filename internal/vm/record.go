@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"os"
@@ -18,10 +19,14 @@ const (
 	// flushed, before its ID: what is left when the daemon dies is removed.
 	gonePrefix = ".gone-"
 	maxRecord  = 4 << 20 // bytes
+	// maxRecords is how many a file holds before it is replaced: a file costs
+	// far more than a line at the end of it.
+	maxRecords = 16
 )
 
-// record is the file vm.json: all that a later daemon needs to take the VM
-// over. The state is in a file of its own.
+// record is what the file vm.json holds: all that a later daemon needs to take
+// the VM over. The state is in a file of its own. Newer records follow older
+// ones, and the last whole one counts.
 type record struct {
 	ID        int
 	Name      string
@@ -37,6 +42,8 @@ type record struct {
 }
 
 func (v *VM) writeRecord() error {
+	v.recording.Lock() // the newest comes last
+	defer v.recording.Unlock()
 	v.mu.Lock()
 	r := record{ID: v.ID, Name: v.Name, Namespace: v.Namespace, UUID: v.UUID, Type: v.Type.String(), Created: v.Created,
 		Made: v.made, Config: v.config}
@@ -51,11 +58,30 @@ func (v *VM) writeRecord() error {
 			r.VNCPort = d.VNC().Port()
 		}
 	}
-	text, err := json.MarshalIndent(r, "", "\t")
+	text, err := json.Marshal(r)
 	if err != nil {
 		return err
 	}
-	return host.WriteFirst(filepath.Join(v.Dir(), recordName), append(text, '\n'), 0o600)
+	path, line := filepath.Join(v.Dir(), recordName), append(text, '\n')
+	if v.records%maxRecords == 0 {
+		err = host.WriteFirst(path, line, 0o600)
+	} else {
+		err = appendTo(path, line)
+	}
+	v.records++
+	if err != nil {
+		v.records = 0 // what is in the file now, nobody knows: the next one replaces it
+	}
+	return err
+}
+
+func appendTo(path string, line []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(line)
+	return errors.Join(err, f.Close())
 }
 
 // readRecord reads what writeRecord wrote.
@@ -68,11 +94,28 @@ func readRecord(dir string) (*record, error) {
 	if err != nil {
 		return nil, err
 	}
-	var r record
-	if err := json.Unmarshal(text, &r); err != nil {
+	r, err := lastRecord(text)
+	if err != nil {
+		return nil, err
+	}
+	return r, r.check(dir)
+}
+
+// lastRecord returns the last whole record: whoever wrote the one after it died
+// over it.
+func lastRecord(text []byte) (last *record, err error) {
+	for d := json.NewDecoder(bytes.NewReader(text)); ; {
+		var r record
+		err = d.Decode(&r)
+		if err != nil {
+			break
+		}
+		last = &r
+	}
+	if last == nil {
 		return nil, errs.Wrap(errs.Invalid, err)
 	}
-	return &r, r.check(dir)
+	return last, nil
 }
 
 func (r *record) check(dir string) error {
@@ -97,18 +140,19 @@ func (r *record) kind() Type {
 	return 0
 }
 
-// readState reads the file state; 0 when there is none.
+// readState reads the file state. There is none before the state changes for
+// the first time, and an empty one if the daemon died over that.
 func readState(dir string) State {
 	text, err := os.ReadFile(filepath.Join(dir, "state"))
 	if err != nil {
-		return 0
+		return Building
 	}
 	for s, name := range stateNames {
 		if name == string(text) {
 			return s
 		}
 	}
-	return 0
+	return Building
 }
 
 // removeStale removes what is left of flushed VMs: their directories, links

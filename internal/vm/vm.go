@@ -53,6 +53,9 @@ type VM struct {
 	ended   chan struct{}
 	made    bool     // the instance directory and the taps exist
 	failure *Failure // why it is in Error, as far as known
+
+	recording sync.Mutex // held while a record is written, and guards the field below
+	records   int        // that this process has written
 }
 
 // Dir is the instance directory.

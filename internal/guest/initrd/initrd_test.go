@@ -314,20 +314,29 @@ func TestQuick(t *testing.T) {
 	if err := os.Truncate(binary, 40<<20); err != nil {
 		t.Fatal(err)
 	}
-	var before, after unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_SELF, &before); err != nil {
-		t.Fatal(err)
-	}
-	n := &counter{}
-	if _, err := Write(n, Options{Binary: binary, ModulesDir: testTree(t)}); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Getrusage(unix.RUSAGE_SELF, &after); err != nil {
-		t.Fatal(err)
-	}
-	used := time.Duration(after.Utime.Nano() + after.Stime.Nano() - before.Utime.Nano() - before.Stime.Nano())
-	if n.n < 40<<20 || used > time.Second {
-		t.Errorf("%d bytes in %v", n.n, used)
+	tree := testTree(t)
+	for tries := 1; ; tries++ { // processors that share caches with a busy neighbour are slow at times
+		var before, after unix.Rusage
+		if err := unix.Getrusage(unix.RUSAGE_SELF, &before); err != nil {
+			t.Fatal(err)
+		}
+		n := &counter{}
+		if _, err := Write(n, Options{Binary: binary, ModulesDir: tree}); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Getrusage(unix.RUSAGE_SELF, &after); err != nil {
+			t.Fatal(err)
+		}
+		used := time.Duration(after.Utime.Nano() + after.Stime.Nano() - before.Utime.Nano() - before.Stime.Nano())
+		if n.n < 40<<20 {
+			t.Fatalf("%d bytes", n.n)
+		}
+		if used <= time.Second {
+			return
+		}
+		if tries == 10 {
+			t.Fatalf("%d bytes in %v", n.n, used)
+		}
 	}
 }
 

@@ -31,8 +31,8 @@ type Daemon struct {
 
 // How long a daemon may take to open its socket, and to end when asked to.
 const (
-	startTimeout = 30 * time.Second
-	stopTimeout  = 60 * time.Second
+	startTimeout = 2 * time.Minute
+	stopTimeout  = 2 * time.Minute
 )
 
 // Start starts the minimega binary on the host, as a daemon without a prompt

@@ -132,7 +132,7 @@ func testTunnel(t *testing.T, kind string) {
 	})
 	defer in(t, there, func() { closeClean(t, b) })
 	a2, p2 := guest(t, a, 102, "10.5.0.4/24") // after the tunnel
-	if !a1.Reaches(t, b1, 5*time.Second) || !b2.Reaches(t, a2, 5*time.Second) {
+	if !a1.Reaches(t, b1, time.Minute) || !b2.Reaches(t, a2, time.Minute) {
 		t.Error("guests of one VLAN do not reach each other through the tunnel")
 	}
 	if a1.Reaches(t, b2, 200*time.Millisecond) {
@@ -226,7 +226,7 @@ func TestTrunk(t *testing.T) {
 	})
 	defer in(t, there, func() { closeClean(t, b) })
 	for vlan, g := range guests {
-		within := 5 * time.Second
+		within := time.Minute
 		if vlan == noTag {
 			within = 200 * time.Millisecond
 		}

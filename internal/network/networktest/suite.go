@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	yes = 5 * time.Second        // how long to wait for what must happen
+	yes = time.Minute            // how long to wait for what must happen
 	no  = 200 * time.Millisecond // how long to watch that something does not happen
 )
 

@@ -88,7 +88,7 @@ func (w *world) launch(t testing.TB) (*vm.Spec, *Machine) {
 		select {
 		case <-m.Done():
 		default:
-			if err := m.Kill(within(t, 20*time.Second)); err != nil {
+			if err := m.Kill(within(t, time.Minute)); err != nil {
 				t.Error(err)
 			}
 		}

@@ -49,6 +49,7 @@ func (e *Engine) Adopt(ctx context.Context, s *vm.Spec, pid int) (vm.Machine, er
 		return nil, errs.InVM(err, s.Name)
 	}
 	m := newMachine(l)
+	m.frozen = true // nobody else has it yet
 	if state, err := m.Status(ctx); err == nil && state != vm.Building {
 		m.start = nil
 		return m, l.start.Close()

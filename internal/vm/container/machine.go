@@ -39,6 +39,7 @@ type Machine struct {
 
 	mu     sync.Mutex // guards the fields below
 	killed bool
+	frozen bool // maybe
 	err    error
 }
 
@@ -196,6 +197,9 @@ func (m *Machine) Stop(ctx context.Context) error {
 		return err
 	}
 	defer m.give()
+	m.mu.Lock()
+	m.frozen = true
+	m.mu.Unlock()
 	return m.late(m.group.Freeze(ctx))
 }
 
@@ -235,9 +239,10 @@ func (m *Machine) Status(context.Context) (vm.State, error) {
 func (m *Machine) Kill(ctx context.Context) error {
 	m.mu.Lock()
 	m.killed = true
+	frozen := m.frozen
 	m.mu.Unlock()
 	err := m.init.kill()
-	if err == nil {
+	if err == nil && frozen {
 		err = m.thaw(ctx) // frozen processes of version 1 do not end
 	}
 	if err != nil {

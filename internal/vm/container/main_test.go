@@ -154,7 +154,7 @@ func (b *bench) launch(c *vm.Config) *Machine {
 
 func (b *bench) endAfter(m vm.Machine) {
 	b.t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := m.Kill(ctx); err != nil {
 			b.t.Error(err)
@@ -180,7 +180,7 @@ func (b *bench) wait(m *Machine) (code int, shown string) {
 	b.t.Helper()
 	select {
 	case <-m.Done():
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		b.t.Fatalf("does not end: %s", m.shown())
 	}
 	text, err := os.ReadFile(filepath.Join(m.spec.Dir, statusName))
@@ -213,7 +213,7 @@ func (b *bench) succeeds(c *vm.Config) string {
 // until waits for something to become true.
 func until(t *testing.T, what string, ask func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !ask(); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !ask(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("does not come: ", what)
 		}
@@ -231,7 +231,7 @@ func dialConsole(t *testing.T, m *Machine, network string) net.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	if err := c.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	return c

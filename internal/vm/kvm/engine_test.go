@@ -58,7 +58,7 @@ func launchVM(t testing.TB, e *Engine, s *vm.Spec) *Machine {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := m.Kill(within(t, 10*time.Second)); err != nil {
+		if err := m.Kill(within(t, time.Minute)); err != nil {
 			t.Error(err)
 		}
 		if err := m.Close(); err != nil {
@@ -71,7 +71,7 @@ func launchVM(t testing.TB, e *Engine, s *vm.Spec) *Machine {
 func TestKVMProbe(t *testing.T) {
 	start := time.Now()
 	e := newEngine(t, Options{})
-	s := e.KVM(within(t, 20*time.Second))
+	s := e.KVM(within(t, time.Minute))
 	t.Logf("%+v after %v", s, time.Since(start))
 	if s.Works == (s.Reason != "") {
 		t.Errorf("status %+v: a reason must be given exactly when KVM does not work", s)
@@ -79,7 +79,7 @@ func TestKVMProbe(t *testing.T) {
 	start = time.Now()
 	m := launchVM(t, e, spec(t, 1, small()))
 	t.Logf("launched after %v", time.Since(start))
-	if err := m.Start(within(t, 20*time.Second)); err != nil {
+	if err := m.Start(within(t, time.Minute)); err != nil {
 		t.Error(err)
 	}
 }

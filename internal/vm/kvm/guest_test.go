@@ -148,7 +148,7 @@ func TestSavedState(t *testing.T) {
 // reach waits until now returns want.
 func reach(t *testing.T, want string, now func() string) {
 	t.Helper()
-	ctx := within(t, 30*time.Second)
+	ctx := within(t, time.Minute)
 	for now() != want {
 		if err := pause(ctx, 10*time.Millisecond, nil); err != nil {
 			t.Fatalf("%s, not %s", now(), want)

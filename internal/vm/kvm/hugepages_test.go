@@ -48,7 +48,7 @@ func TestHugepages(t *testing.T) {
 	if err != nil || !strings.Contains(string(maps), dir+"/") {
 		t.Errorf("its memory is elsewhere, %v", err)
 	}
-	if err := m.Kill(within(t, 10*time.Second)); err != nil {
+	if err := m.Kill(within(t, time.Minute)); err != nil {
 		t.Error(err)
 	}
 	if err := m.Close(); err != nil {

@@ -15,7 +15,7 @@ import (
 func TestCapabilities(t *testing.T) {
 	dir := t.TempDir()
 	e := newEngine(t, Options{Accel: "tcg", CacheDir: dir})
-	ctx := within(t, 30*time.Second)
+	ctx := within(t, time.Minute)
 	caps, err := e.Capabilities(ctx, "")
 	if err != nil {
 		t.Fatal(err)
@@ -58,7 +58,7 @@ func TestNotQEMU(t *testing.T) {
 		"echo GNU bash":       `is not QEMU: it calls itself "GNU bash"`,
 		"echo no >&2; exit 3": "exit status 3: no",
 	} {
-		_, err := e.Capabilities(within(t, 10*time.Second), script(t, text))
+		_, err := e.Capabilities(within(t, time.Minute), script(t, text))
 		if err == nil || !strings.Contains(err.Error(), want) || errors.Is(err, errs.Internal) {
 			t.Errorf("%q: %v", text, err)
 		}
@@ -106,7 +106,7 @@ func TestGuestUnderTCG(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := runGuest(within(t, 30*time.Second), path, "tcg", "max")
+	r, err := runGuest(within(t, time.Minute), path, "tcg", "max")
 	if err != nil || !r.finished || r.steps != "RLIFMSTU........" || r.reason() != "" {
 		t.Errorf("%+v, %v", r, err)
 	}
@@ -115,15 +115,15 @@ func TestGuestUnderTCG(t *testing.T) {
 // TestGuestFails breaks the guest in each way that it can fail.
 func TestGuestFails(t *testing.T) {
 	path := script(t, `printf RL; echo 'KVM internal error. Suberror: 1' >&2; kill -STOP $$`)
-	r, err := runGuest(within(t, 30*time.Second), path, "kvm", "host")
+	r, err := runGuest(within(t, time.Minute), path, "kvm", "host")
 	if err != nil || r.finished || r.timeout || !strings.HasSuffix(r.reason(), "got no further than 64-bit mode: KVM internal error. Suberror: 1") {
 		t.Errorf("internal error: %+v, %v", r, err)
 	}
-	r, err = runGuest(within(t, 30*time.Second), script(t, `printf R; kill -STOP $$`), "kvm", "host")
+	r, err = runGuest(within(t, time.Minute), script(t, `printf R; kill -STOP $$`), "kvm", "host")
 	if err != nil || r.finished || !r.timeout || !strings.HasSuffix(r.reason(), "got no further than real mode in time") {
 		t.Errorf("hang: %+v, %v", r, err)
 	}
-	r, err = runGuest(within(t, 30*time.Second), script(t, `echo 'failed to initialize kvm' >&2; exit 1`), "kvm", "host")
+	r, err = runGuest(within(t, time.Minute), script(t, `echo 'failed to initialize kvm' >&2; exit 1`), "kvm", "host")
 	if err != nil || r.finished || r.timeout || !strings.HasSuffix(r.reason(), "did not start: failed to initialize kvm") {
 		t.Errorf("refusal: %+v, %v", r, err)
 	}
@@ -131,7 +131,7 @@ func TestGuestFails(t *testing.T) {
 
 func TestKVMStatus(t *testing.T) {
 	dir := t.TempDir()
-	ctx := within(t, 30*time.Second)
+	ctx := within(t, time.Minute)
 	p := newKVMProbe(Options{CacheDir: dir})
 	p.device = filepath.Join(dir, "none")
 	if s := p.status(ctx); s.Works || !strings.Contains(s.Reason, "does not exist") {

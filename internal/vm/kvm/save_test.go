@@ -30,7 +30,7 @@ var counting = []byte{
 func count(t *testing.T, m *Machine) uint32 {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "mem")
-	if err := m.execute(within(t, 10*time.Second), "pmemsave", map[string]any{"val": 0x7e00, "size": 4, "filename": path}, nil); err != nil {
+	if err := m.execute(within(t, time.Minute), "pmemsave", map[string]any{"val": 0x7e00, "size": 4, "filename": path}, nil); err != nil {
 		t.Fatal(err)
 	}
 	b, err := os.ReadFile(path)
@@ -284,7 +284,7 @@ func TestSaveLost(t *testing.T) {
 // slow makes copies of the disk take a while.
 func slow(t *testing.T, m *Machine) {
 	t.Helper()
-	err := m.execute(within(t, 5*time.Second), "block_set_io_throttle", map[string]any{"device": "ide0-hd1",
+	err := m.execute(within(t, time.Minute), "block_set_io_throttle", map[string]any{"device": "ide0-hd1",
 		"bps": 1000, "bps_rd": 0, "bps_wr": 0, "iops": 0, "iops_rd": 0, "iops_wr": 0}, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -16,7 +16,7 @@ import (
 func checkScreenshot(t *testing.T, m *Machine) {
 	t.Helper()
 	for max, want := range map[int]int{0: 720, 100: 100} {
-		b, err := m.Screenshot(within(t, 10*time.Second), max)
+		b, err := m.Screenshot(within(t, time.Minute), max)
 		if err != nil {
 			t.Fatal(err)
 		}
