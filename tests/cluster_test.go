@@ -67,7 +67,7 @@ func (g *group) meet() {
 }
 
 // commandTime bounds every command of a test: none may hang.
-const commandTime = 30 * time.Second
+const commandTime = 60 * time.Second
 
 // run runs a command on a host and returns what is answered: a line for each
 // text, error (with !) and row, each after the name of its host.

@@ -140,7 +140,7 @@ func (d *deployment) sshd(h *lab.Host) {
 	cmd.Stdout, cmd.Stderr = log, log
 	must(d.T, cmd.Start())
 	d.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-	for until := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for until := time.Now().Add(60 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		err := h.Do(func() error {
 			c, err := net.Dial("tcp", "127.0.0.1:22")
 			if err == nil {
@@ -360,7 +360,7 @@ func (d *deployment) mesh(hosts ...*lab.Host) {
 	d.Helper()
 	d.must("deploy flags -base=" + deployBase + " -mesh-key " + d.file("meshkey"))
 	d.deploys("deploy launch n[2-4] root", "")
-	for until := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for until := time.Now().Add(60 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		list := d.must(".annotate false mesh list all")
 		if strings.HasSuffix(list, "n[2-4]") {
 			break
@@ -388,7 +388,7 @@ func (d *deployment) agent() {
 	cmd := exec.Command("ssh-agent", "-D", "-a", socket)
 	must(d.T, cmd.Start())
 	d.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-	for until := time.Now().Add(10 * time.Second); time.Now().Before(until); time.Sleep(5 * time.Millisecond) {
+	for until := time.Now().Add(60 * time.Second); time.Now().Before(until); time.Sleep(5 * time.Millisecond) {
 		if _, err := os.Stat(socket); err == nil {
 			break
 		}

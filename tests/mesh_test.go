@@ -31,7 +31,7 @@ var (
 // How long what the tests wait for may take on a busy machine.
 const (
 	meshPatience = 60 * time.Second // until all is well again
-	meshHang     = 20 * time.Second // a command, whatever happens to other hosts
+	meshHang     = 40 * time.Second // a command, whatever happens to other hosts
 )
 
 // mesh is a set of real daemons on hosts of their own that have one key.

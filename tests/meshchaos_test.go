@@ -40,7 +40,7 @@ func (e *experiment) disasters(random *rand.Rand, rounds int) {
 
 // lossSeen is how long it may take until a host that is lost is named, on a
 // machine with ten times more to do than it can; alone it takes 2 s.
-const lossSeen = 15 * time.Second
+const lossSeen = 30 * time.Second
 
 // losses lets a daemon die, one freeze, and a host vanish without a word, and
 // measures how long a command waits for it, and until all others know.
