@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -80,59 +79,31 @@ func (s standing) Links() ([]Link, <-chan struct{}) { return s, nil }
 
 // capturer is a stand-in that runs.
 type capturer struct {
-	cmd *exec.Cmd
-	in  interface{ Close() error }
-	out *json.Decoder
+	*hosttest.Child
+	says *json.Decoder
 }
 
 func startCapturer(t *testing.T, o order) (*capturer, told) {
 	t.Helper()
-	text, err := json.Marshal(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &capturer{cmd: exec.Command(self)}
-	c.cmd.Env = append(os.Environ(), standIn+"="+string(text))
-	c.cmd.Stderr = os.Stderr
-	in, err := c.cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := c.cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(c.kill)
-	c.in, c.out = in, json.NewDecoder(out)
+	child := hosttest.Again(t, standIn, o)
+	c := &capturer{child, json.NewDecoder(child.Out)}
 	return c, c.hear(t)
 }
 
 func (c *capturer) hear(t *testing.T) (said told) {
 	t.Helper()
-	if err := c.out.Decode(&said); err != nil {
+	if err := c.says.Decode(&said); err != nil {
 		t.Fatalf("the stand-in says nothing: %v", err)
 	}
 	return said
 }
 
-func (c *capturer) kill() {
-	_ = c.cmd.Process.Kill()
-	_ = c.cmd.Wait()
-}
-
 // stop ends it as a daemon ends, and returns what it said.
 func (c *capturer) stop(t *testing.T) told {
 	t.Helper()
-	_ = c.in.Close()
+	_ = c.In.Close()
 	said := c.hear(t)
-	if err := c.cmd.Wait(); err != nil {
+	if err := c.Cmd.Wait(); err != nil {
 		t.Fatal(err)
 	}
 	return said
@@ -187,7 +158,7 @@ func TestSurvivesBeingKilled(t *testing.T) {
 			for range rounds {
 				more()
 				time.Sleep(rand.N(200 * time.Millisecond)) // the moment is the test's subject
-				c.kill()
+				c.Kill()
 				var said told
 				if c, said = startCapturer(t, o); said.Restored != 1 {
 					t.Fatalf("%d captures restored", said.Restored)
@@ -238,7 +209,7 @@ func TestDropsAreCountedAcrossDeaths(t *testing.T) {
 			send(udpFrame(7, n, 1400))
 			n++
 		}
-		c.kill()
+		c.Kill()
 		for range 15000 {
 			send(udpFrame(7, n, 1400))
 			n++
@@ -273,7 +244,7 @@ func TestInterfaceGoneMeanwhile(t *testing.T) {
 		hosttest.Machine{Marks: []string{dir}}.Check(t)
 		o := order{Dir: filepath.Join(dir, "journal"), Path: filepath.Join(dir, "a.pcap"), Link: a}
 		c, _ := startCapturer(t, o)
-		c.kill()
+		c.Kill()
 		send := sender(t, b)
 		for i := range 10 {
 			send(udpFrame(7, i, 100))
@@ -321,7 +292,7 @@ func TestHoldersEnd(t *testing.T) {
 		},
 	} {
 		c, _ := startCapturer(t, o)
-		c.kill()
+		c.Kill()
 		if held() != 1 {
 			t.Errorf("%d holders", held())
 		}
@@ -338,7 +309,7 @@ func TestHolderGone(t *testing.T) {
 	hosttest.Machine{Marks: []string{dir}}.Check(t)
 	o := order{Dir: filepath.Join(dir, "journal"), Path: filepath.Join(dir, "a.pcap"), Link: a}
 	c, _ := startCapturer(t, o)
-	c.kill()
+	c.Kill()
 	found, err := holders(o.Dir)
 	if err != nil || endHolders(found) != nil {
 		t.Fatal(found, err)
@@ -385,7 +356,7 @@ func TestFileIsAnotherNow(t *testing.T) {
 		hosttest.Machine{Marks: []string{dir}}.Check(t)
 		o := order{Dir: filepath.Join(dir, "journal"), Path: filepath.Join(dir, "a.pcap"), Link: a}
 		c, _ := startCapturer(t, o)
-		c.kill()
+		c.Kill()
 		sender(t, b)(udpFrame(7, 0, 100))
 		if err := os.Rename(o.Path, o.Path+".old"); err != nil {
 			t.Fatal(err)

@@ -12,7 +12,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -72,50 +71,21 @@ func runStandIn(text string) error {
 
 // recorder is a stand-in that runs.
 type recorder struct {
-	cmd *exec.Cmd
-	in  io.Closer
-	out *bufio.Scanner
+	*hosttest.Child
+	told *bufio.Scanner
 }
 
 func startRecorder(t *testing.T, o order) *recorder {
 	t.Helper()
-	text, err := json.Marshal(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := &recorder{cmd: exec.Command(self)}
-	r.cmd.Env = append(os.Environ(), standIn+"="+string(text))
-	r.cmd.Stderr = os.Stderr
-	in, err := r.cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := r.cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := r.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(r.kill)
-	r.in, r.out = in, bufio.NewScanner(out)
-	return r
-}
-
-func (r *recorder) kill() {
-	_ = r.cmd.Process.Kill()
-	_ = r.cmd.Wait()
+	c := hosttest.Again(t, standIn, o)
+	return &recorder{c, bufio.NewScanner(c.Out)}
 }
 
 // received waits until it has received n updates.
 func (r *recorder) received(t *testing.T, n int) {
 	t.Helper()
-	for r.out.Scan() {
-		if got, _ := strconv.Atoi(r.out.Text()); got >= n {
+	for r.told.Scan() {
+		if got, _ := strconv.Atoi(r.told.Text()); got >= n {
 			return
 		}
 	}
@@ -142,13 +112,13 @@ func TestSurvivesBeingKilled(t *testing.T) {
 			show()
 			r.received(t, n+2)
 		}
-		r.kill()
+		r.Kill()
 		show() // what nobody recorded, so that the next start does not see the last
 	}
 	r := startRecorder(t, o)
 	r.received(t, 1)
-	_ = r.in.Close()
-	if err := r.cmd.Wait(); err != nil {
+	_ = r.In.Close()
+	if err := r.Cmd.Wait(); err != nil {
 		t.Fatal(err)
 	}
 	seen := colours(t, o.Path)

@@ -1,7 +1,8 @@
 // Package hosttest compares a machine before and after a test. It shares the
 // machine with others: of what the whole machine has in common it counts only
 // what bears a mark of the test, such as the test's directory; of a network
-// namespace that the test made it counts everything.
+// namespace that the test made it counts everything. Programs that a test kills
+// are the test program again.
 package hosttest
 
 import (
