@@ -43,7 +43,7 @@ func cmdConsole(ts *testscript.TestScript, neg bool, args []string) {
 	c, err := net.Dial("unix", filepath.Join(ts.Getenv("BASE"), args[0], "console"))
 	ts.Check(err)
 	defer c.Close()
-	ts.Check(c.SetDeadline(time.Now().Add(20 * time.Second)))
+	ts.Check(c.SetDeadline(time.Now().Add(2 * time.Minute)))
 	_, err = fmt.Fprintln(c, args[1])
 	ts.Check(err)
 	var shown strings.Builder

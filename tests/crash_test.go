@@ -25,7 +25,7 @@ func cmdGone(ts *testscript.TestScript, neg bool, args []string) {
 	h := theHost(ts)
 	select {
 	case <-h.daemons[len(h.daemons)-1].ended:
-	case <-time.After(30 * time.Second):
+	case <-time.After(2 * time.Minute):
 		ts.Fatalf("the daemon does not end")
 	}
 }
@@ -55,7 +55,7 @@ func killQEMU(h *host, dir string) error {
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 			return err
 		}
-		for until := time.Now().Add(10 * time.Second); time.Now().Before(until); time.Sleep(5 * time.Millisecond) {
+		for until := time.Now().Add(time.Minute); time.Now().Before(until); time.Sleep(5 * time.Millisecond) {
 			if stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err != nil || strings.Contains(string(stat), ") Z ") {
 				return nil
 			}

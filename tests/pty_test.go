@@ -95,7 +95,7 @@ const promptEnd = "]$ "
 func typeLines(cmd *exec.Cmd, master *os.File, shown *screen, input string) error {
 	seen := 0
 	for _, line := range strings.Split(strings.TrimSuffix(input, "\n"), "\n") {
-		deadline := time.Now().Add(60 * time.Second)
+		deadline := time.Now().Add(2 * time.Minute)
 		for !strings.Contains(shown.String()[seen:], promptEnd) {
 			if time.Now().After(deadline) {
 				return fmt.Errorf("no prompt to type %q at", line)

@@ -87,7 +87,7 @@ func TestScripts(t *testing.T) {
 			return os.MkdirAll(filepath.Join(env.WorkDir, "tmp"), 0o755)
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"daemon": cmdDaemon, "halt": cmdHalt, "crash": cmdCrash, "endvm": cmdEndVM, "gone": cmdGone, "mm": cmdMM, "until": cmdUntil, "send": cmdSend, "type": cmdType, "inhost": cmdInHost, "vnc": cmdVNC,
+			"daemon": cmdDaemon, "halt": cmdHalt, "crash": cmdCrash, "endvm": cmdEndVM, "gone": cmdGone, "mm": cmdMM, "until": cmdUntil, "answers": cmdAnswers, "send": cmdSend, "type": cmdType, "inhost": cmdInHost, "vnc": cmdVNC,
 			"android":  cmdAndroid,
 			"ordinary": cmdOrdinary,
 			"root":     cmdRoot, "console": cmdConsole,
@@ -121,7 +121,7 @@ func (d *daemon) end() bool {
 	select {
 	case <-d.ended:
 		return true
-	case <-time.After(30 * time.Second):
+	case <-time.After(2 * time.Minute):
 		return false
 	}
 }
@@ -207,13 +207,13 @@ func (h *host) stay(cmd *exec.Cmd, base, log, dir string) error {
 	d := &daemon{process: cmd.Process, ended: make(chan struct{})}
 	h.daemons = append(h.daemons, d)
 	go func() { d.err = cmd.Wait(); close(d.ended) }()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(2 * time.Minute)
 	for {
 		select {
 		case <-d.ended:
 			return fmt.Errorf("the daemon ended: %v", d.err)
 		case <-deadline:
-			return errors.New("no socket after 20 s")
+			return errors.New("no socket after two minutes")
 		case <-time.After(5 * time.Millisecond):
 		}
 		if c, err := net.Dial("unix", filepath.Join(base, "minimega")); err == nil {
@@ -260,7 +260,7 @@ func cmdMM(ts *testscript.TestScript, neg bool, args []string) {
 // cmdUntil runs a command again and again until its output contains a text:
 // until TEXT COMMAND...
 func cmdUntil(ts *testscript.TestScript, neg bool, args []string) {
-	deadline := time.Now().Add(90 * time.Second)
+	deadline := time.Now().Add(3 * time.Minute)
 	for {
 		out, errOut, _ := client(ts, args[1:])
 		if strings.Contains(out, args[0]) != neg {
@@ -278,13 +278,13 @@ func cmdUntil(ts *testscript.TestScript, neg bool, args []string) {
 func cmdSend(ts *testscript.TestScript, neg bool, args []string) {
 	in, err := os.ReadFile(ts.MkAbs(args[0]))
 	ts.Check(err)
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	nc, err := (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(ts.Getenv("BASE"), "minimega"))
 	ts.Check(err)
 	defer nc.Close()
 	c := nc.(*net.UnixConn)
-	ts.Check(c.SetDeadline(time.Now().Add(time.Minute)))
+	ts.Check(c.SetDeadline(time.Now().Add(3 * time.Minute)))
 	go func() {
 		_, _ = c.Write(in) // a daemon that closes early is what some scripts want
 		_ = c.CloseWrite()
@@ -294,6 +294,18 @@ func cmdSend(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("read: %v", err)
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), out.Bytes(), 0o644))
+}
+
+// cmdAnswers waits until an address answers a ping from the script's host:
+// answers ADDRESS.
+func cmdAnswers(ts *testscript.TestScript, neg bool, args []string) {
+	h := theHost(ts)
+	for end := time.Now().Add(3 * time.Minute); time.Now().Before(end); {
+		if h.command("ping", "-n", "-q", "-c", "1", "-W", "5", args[0]).Run() == nil {
+			return
+		}
+	}
+	ts.Fatalf("%s does not answer", args[0])
 }
 
 // cmdInHost runs a program in the script's network namespace.

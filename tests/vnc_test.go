@@ -20,7 +20,7 @@ import (
 )
 
 // patience is how long a guest may take for anything on a busy machine.
-const patience = 90 * time.Second
+const patience = 4 * time.Minute
 
 // cmdVNC is a VNC client at the vnc_port of a VM, and what compares screens:
 //
