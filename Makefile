@@ -24,7 +24,7 @@ demo: build
 
 # All tests, with the race detector. Root is needed for taps, bridges and namespaces.
 test: build
-	CGO_ENABLED=1 go test -race -timeout 20m ./...
+	CGO_ENABLED=1 go test -race -timeout 60m ./...
 
 # Format, vet, staticcheck. What they print is what is wrong.
 check:

@@ -15,8 +15,8 @@ import (
 )
 
 // labTime is how long all tests of a guest may take. Alone on a machine they
-// take a tenth of it.
-const labTime = 8 * time.Minute
+// take a thirtieth of it.
+const labTime = 25 * time.Minute
 
 // labPackage is the first process of the guests of RunTests.
 const labPackage = "minimega/internal/guest/guesttest/testdata/lab"
@@ -60,7 +60,7 @@ func RunTests(t *testing.T, packages ...Package) {
 			build(t, "build", "-o", filepath.Join(dir, name), path)
 		}
 		plan = append(plan, job{
-			Args: []string{LabDir + "/" + filepath.Base(binary), "-test.v", "-test.timeout=4m", "-test.run=" + p.Run}, Dir: "/tmp",
+			Args: []string{LabDir + "/" + filepath.Base(binary), "-test.v", "-test.timeout=15m", "-test.run=" + p.Run}, Dir: "/tmp",
 			Env: append([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/tmp"}, p.Env...),
 		})
 	}

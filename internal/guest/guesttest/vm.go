@@ -20,7 +20,7 @@ import (
 
 // Patience is how long Start's guests may take for anything. A busy machine
 // emulates slowly.
-const Patience = 3 * time.Minute
+const Patience = 6 * time.Minute
 
 // VM is a running QEMU with the serial console of its guest. It ends with its
 // test.
