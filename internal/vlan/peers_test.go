@@ -44,12 +44,14 @@ func TestLaterDeletions(t *testing.T) {
 	}
 }
 
-// TestAddElsewhere: what another host has already is refused as if it were here.
+// TestAddElsewhere: what another host has already is refused as if it were here,
+// where the clocks of the two tell what was first.
 func TestAddElsewhere(t *testing.T) {
 	c := newCluster(t, 2)
 	a, b := c.hosts[0], c.hosts[1]
 	c.lossy[1] = true
 	c.cut(0, 1, true)
+	resolve(t, a, "y", "later") // of two claims with one time either may win
 	if err := b.Add("x", "theirs", 300); err != nil {
 		t.Fatal(err)
 	}
@@ -61,6 +63,7 @@ func TestAddElsewhere(t *testing.T) {
 		t.Errorf("theirs is %d, %v", n, err)
 	}
 	c.cut(0, 1, true)
+	resolve(t, a, "y", "later still")
 	if err := b.Add("x", "fourth", 304); err != nil {
 		t.Fatal(err)
 	}
