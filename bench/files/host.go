@@ -5,9 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -23,7 +21,6 @@ import (
 
 const (
 	meshPort = 9000
-	barePort = 7000
 	failed   = "failed: " // begins the answer of a command that has
 )
 
@@ -55,12 +52,11 @@ func serve(args []string) (err error) {
 	}
 	defer func() { err = errors.Join(err, files.Close()) }()
 	files.Join(node)
-	l, err := net.Listen("tcp", ":"+strconv.Itoa(barePort))
+	peers, err := servePeers(filepath.Join(dir, name))
 	if err != nil {
 		return err
 	}
-	defer l.Close()
-	go serveBare(l, filepath.Join(dir, name)) // ends with the listener
+	defer func() { err = errors.Join(err, peers.Close()) }()
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
 		verb, rest, _ := strings.Cut(in.Text(), " ")
 		if err := obey(ctx, node, files, dir, verb, rest); err != nil {
@@ -109,43 +105,8 @@ func obey(ctx context.Context, node *meshage.Node, files *iomeshage.Service, dir
 		return files.Get(ctx, rest)
 	case "bare":
 		return bareCopy(rest, filepath.Join(dir, name))
+	case "tls":
+		return tlsCopy(rest, filepath.Join(dir, name))
 	}
 	return fmt.Errorf("what is %q?", verb)
-}
-
-// serveBare sends the file to whoever connects, as the kernel does it best.
-func serveBare(l net.Listener, path string) {
-	for {
-		c, err := l.Accept()
-		if err != nil {
-			return
-		}
-		go func() {
-			defer c.Close()
-			f, err := os.Open(path)
-			if err != nil {
-				return // the receiver notices that nothing comes
-			}
-			defer f.Close()
-			_, _ = io.Copy(c, f)
-		}()
-	}
-}
-
-func bareCopy(from, to string) error {
-	c, err := net.Dial("tcp", net.JoinHostPort(from, strconv.Itoa(barePort)))
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	f, err := os.Create(to)
-	if err != nil {
-		return err
-	}
-	// Faster than splice, which io.Copy would use: into tmpfs that costs double.
-	n, err := io.CopyBuffer(struct{ io.Writer }{f}, struct{ io.Reader }{c}, make([]byte, 256<<10))
-	if err == nil && n != size {
-		err = io.ErrUnexpectedEOF
-	}
-	return errors.Join(err, f.Close())
 }

@@ -1,15 +1,16 @@
 // Command files measures how long it takes to bring 1 GiB of random bytes from
 // one host to 1, 4 and 9 others by pkg/iomeshage over a mesh with a key, where
-// all is encrypted, and over one that is open, where nothing is, beside a bare
-// TCP copy of the same file to as many receivers. Hosts are processes in
-// network namespaces of their own, connected by a bridge; files lie in memory.
-// It must be root.
+// all is encrypted, and over one that is open, where nothing is, beside copies
+// of the same file to as many receivers that check nothing: by bare TCP, and by
+// TLS 1.3. Hosts are processes in network namespaces of their own, connected by
+// a bridge; files lie in memory. It must be root.
 package main
 
 import (
 	"bytes"
 	"crypto/rand"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -40,16 +41,30 @@ func main() {
 }
 
 func run() error {
-	for _, mode := range []string{"key", "open"} {
+	modes := flag.String("mesh", "key,open", "the kinds of mesh, with commas between them")
+	receivers := flag.String("hosts", "1,4,9", "the numbers of receivers, with commas between them")
+	flag.Parse()
+	var counts []int
+	for _, f := range strings.Split(*receivers, ",") {
+		n, err := strconv.Atoi(f)
+		if err != nil || n < 1 || n >= hosts {
+			return fmt.Errorf("-hosts: %q is not a number of receivers from 1 to %d", f, hosts-1)
+		}
+		counts = append(counts, n)
+	}
+	for _, mode := range strings.Split(*modes, ",") {
+		if mode != "key" && mode != "open" {
+			return fmt.Errorf("-mesh: %q is neither key nor open", mode)
+		}
 		fmt.Printf("mesh: %s\n", mode)
-		if err := inMode(mode); err != nil {
+		if err := inMode(mode, counts); err != nil {
 			return fmt.Errorf("mesh %s: %w", mode, err)
 		}
 	}
 	return nil
 }
 
-func inMode(mode string) (err error) {
+func inMode(mode string, counts []int) (err error) {
 	dir, err := os.MkdirTemp(memory, "mmbench")
 	if err != nil {
 		return err
@@ -71,8 +86,8 @@ func inMode(mode string) (err error) {
 	if err := fill(source); err != nil {
 		return err
 	}
-	for _, n := range []int{1, 4, 9} {
-		if err := l.measure(source, n); err != nil {
+	for _, n := range counts {
+		if err := l.measure(source, n, mode == "key"); err != nil {
 			return err
 		}
 	}
@@ -105,12 +120,17 @@ func (l *lab) spend(c *cost, n int, command string) error {
 	return err
 }
 
-// measure lets both ways take turns.
-func (l *lab) measure(source string, n int) error {
-	var ours, bare cost
+// measure lets all ways take turns.
+func (l *lab) measure(source string, n int, encrypted bool) error {
+	var ours, bare, secure cost
 	for range rounds {
 		if err := l.spend(&bare, n, "bare "+l.hosts[0].address); err != nil {
 			return fmt.Errorf("bare copy: %w", err)
+		}
+		if encrypted {
+			if err := l.spend(&secure, n, "tls "+l.hosts[0].address); err != nil {
+				return fmt.Errorf("TLS copy: %w", err)
+			}
 		}
 		// A new time makes it a file whose hashes nobody knows yet.
 		if err := os.Chtimes(source, time.Now(), time.Now()); err != nil {
@@ -123,10 +143,18 @@ func (l *lab) measure(source string, n int) error {
 			return err
 		}
 	}
-	figure.Against(fmt.Sprintf("1 GiB to %d hosts, %.0f MB/s in all", n, float64(n)*size/1e6/figure.Median(ours.wall).Seconds()),
-		ours.wall, "bare TCP", bare.wall, "<= 1.3")
-	figure.Against("  processor time of all", ours.cpu, "bare TCP", bare.cpu, "-")
+	what := fmt.Sprintf("1 GiB to %d hosts, %.0f MB/s in all", n, float64(n)*size/1e6/figure.Median(ours.wall).Seconds())
+	if encrypted {
+		ours.against(what, "TLS", secure, "<= 1.3")
+	}
+	ours.against(what, "bare TCP", bare, "<= 1.3")
 	return nil
+}
+
+// against prints what it took beside a peer.
+func (c *cost) against(what, peer string, theirs cost, target string) {
+	figure.Against(what, c.wall, peer, theirs.wall, target)
+	figure.Against("  processor time of all", c.cpu, peer, theirs.cpu, "-")
 }
 
 // cpu is what all hosts have used so far.

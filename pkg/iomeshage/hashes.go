@@ -94,7 +94,7 @@ func (r *hashReply) each(n int, f func(int, sum)) error {
 
 // hashChunk reads a chunk for its hash.
 func hashChunk(ctx context.Context, f *os.File, l layout, i int) (sum, error) {
-	h := newChunkHash()
+	h := &chunkHash{}
 	buf := make([]byte, blockSize)
 	err := readBlocks(ctx, f, l, i, buf, func(b []byte, _ int64) error {
 		if b == nil {

@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/zeebo/blake3"
+	"lukechampine.com/blake3"
 )
 
 const (

@@ -136,7 +136,7 @@ func (p *partial) reserve(list []extent) error {
 		return err
 	}
 	need -= st.Blocks * 512
-	if err := p.room(need); err != nil {
+	if inMemory, err := p.room(need); err != nil || inMemory {
 		return err
 	}
 	for _, e := range list {
@@ -156,16 +156,17 @@ func (p *partial) reserve(list []extent) error {
 	return nil
 }
 
-// room fails if need bytes are more than what is free.
-func (p *partial) room(need int64) error {
+// room fails if need bytes are more than what is free. inMemory is a file
+// system that takes room page by page, for which the first chunk need not wait.
+func (p *partial) room(need int64) (inMemory bool, err error) {
 	var fs unix.Statfs_t
 	if err := unix.Fstatfs(int(p.data.Fd()), &fs); err != nil {
-		return err
+		return false, err
 	}
 	if free := int64(fs.Bavail) * fs.Bsize; need > free {
-		return full(nil, need, free)
+		return false, full(nil, need, free)
 	}
-	return nil
+	return fs.Type == unix.TMPFS_MAGIC, nil
 }
 
 func full(cause error, need, free int64) error {

@@ -98,7 +98,7 @@ func (s *Service) source(q chunkRequest) (*source, error) {
 // way if nobody has yet.
 func (s *Service) sendChunk(ctx context.Context, w meshage.Stream, src *source, i int, buf []byte) error {
 	v, known := src.known.get(i)
-	h := newChunkHash()
+	h := &chunkHash{}
 	out := &sender{s: s, ctx: ctx, w: w}
 	if c, ok := w.(*plain); ok && known {
 		return out.end(src, out.whole(c, src, i), v)

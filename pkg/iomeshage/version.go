@@ -10,7 +10,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/zeebo/blake3"
+	"lukechampine.com/blake3"
 )
 
 // identity is a file in one state: a write changes it.

@@ -14,9 +14,9 @@ import (
 // length, and content.
 const (
 	findProtocol   = "iomeshage/find/1"
-	hashProtocol   = "iomeshage/hashes/1"
+	hashProtocol   = "iomeshage/hashes/2"
 	extentProtocol = "iomeshage/extents/1"
-	chunkProtocol  = "iomeshage/chunks/1"
+	chunkProtocol  = "iomeshage/chunks/2"
 )
 
 // The kinds of frames.
@@ -139,7 +139,7 @@ type receiver interface {
 // readChunk reads the answer to a request of a chunk of n bytes. buf holds a
 // block. It returns the hash that the peer gives, and that of what it sent.
 func readChunk(r io.Reader, n int64, buf []byte, to receiver) (claimed, got sum, err error) {
-	h := newChunkHash()
+	h := &chunkHash{}
 	var head [frameHeader]byte
 	for left := n; ; {
 		if _, err := io.ReadFull(r, head[:]); err != nil {
