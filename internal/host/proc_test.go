@@ -80,7 +80,7 @@ func TestProcInheritsNothing(t *testing.T) {
 
 func TestProcKillAndClose(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
-	p := sh(t, "sleep 1000", nil)
+	p := sh(t, "exec sleep 1000", nil)
 	q, err := AdoptProc(p.Pid())
 	if err != nil {
 		t.Fatal(err)
