@@ -11,14 +11,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"minimega/bench/figure"
 	"minimega/internal/host/stage"
-	"minimega/pkg/miniclient"
 )
 
 const (
@@ -26,6 +24,7 @@ const (
 	cycles = 50
 	rounds = 5
 	many   = 1000
+	memory = 64 // MiB
 )
 
 func main() { figure.Main(run) }
@@ -37,16 +36,11 @@ func run() error {
 		return err
 	}
 	defer os.RemoveAll(root)
-	d, err := figure.StartDaemon(ctx)
+	d, err := start(ctx, "", root)
 	if err != nil {
 		return err
 	}
 	defer d.Close()
-	for _, c := range []string{"vm config filesystem " + root, "vm config init /pause", "vm config memory 64", "vm config net lan"} {
-		if err := d.Run(ctx, c); err != nil {
-			return err
-		}
-	}
 	for _, m := range []struct {
 		name string
 		do   func(context.Context, *figure.Daemon, string) error
@@ -59,6 +53,21 @@ func run() error {
 		}
 	}
 	return nil
+}
+
+// start starts a daemon whose base directory is below parent, and says what
+// containers it is to launch.
+func start(ctx context.Context, parent, root string) (*figure.Daemon, error) {
+	d, err := figure.StartDaemonIn(ctx, parent)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range []string{"vm config filesystem " + root, "vm config init /pause", fmt.Sprintf("vm config memory %d", memory), "vm config net lan"} {
+		if err := d.Run(ctx, c); err != nil {
+			return nil, errors.Join(err, d.Close())
+		}
+	}
+	return d, nil
 }
 
 // makeRoot makes a root file system of two programs: one that waits for ever
@@ -85,83 +94,6 @@ func makeRoot() (string, error) {
 		}
 	}
 	return root, os.Chmod(root, 0o755)
-}
-
-// single measures whole lives, with two clients at once.
-func single(ctx context.Context, d *figure.Daemon, root string) error {
-	conns := make([]*miniclient.Conn, side)
-	for i := range conns {
-		var err error
-		if conns[i], err = miniclient.Dial(ctx, d.Base); err != nil {
-			return err
-		}
-		defer conns[i].Close()
-	}
-	peer, err := newCrun(root)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = peer.Close() }()
-	var ours, bare, theirs []time.Duration
-	for range rounds { // in turns, so that what else the machine does befalls all
-		for _, side := range []struct {
-			took *[]time.Duration
-			do   func(worker int) error
-		}{
-			{&ours, func(worker int) error { return life(ctx, conns[worker], fmt.Sprintf("one%d", worker)) }},
-			{&bare, func(int) error { return bareClone(filepath.Join(root, "exit")) }},
-			{&theirs, peer.runner()},
-		} {
-			took, err := sideBySide(side.do)
-			if err != nil {
-				return err
-			}
-			*side.took = append(*side.took, took...)
-		}
-	}
-	const what = "container: launch, start, kill, flush"
-	figure.Against(what, ours, "bare clone+exec", bare, "≤ 10 ms")
-	if peer != nil {
-		figure.Against(what, ours, "crun run, no network", theirs, "< 1")
-	}
-	return nil
-}
-
-// life is all of a container's.
-func life(ctx context.Context, conn *miniclient.Conn, name string) error {
-	for _, c := range []string{"vm launch container ", "vm start ", "vm kill ", "vm flush "} {
-		if _, err := conn.Do(ctx, c+name); err != nil {
-			return fmt.Errorf("%s%s: %w", c, name, err)
-		}
-	}
-	return nil
-}
-
-// sideBySide runs do in a loop in each of several workers, and returns how long
-// each took after the first.
-func sideBySide(do func(worker int) error) ([]time.Duration, error) {
-	var mu sync.Mutex // guards the lists
-	var took []time.Duration
-	var failed []error
-	var wg sync.WaitGroup
-	for worker := range side {
-		wg.Go(func() {
-			for i := range cycles {
-				t, err := figure.Time(func() error { return do(worker) })
-				mu.Lock()
-				failed = append(failed, err)
-				if i > 0 {
-					took = append(took, t)
-				}
-				mu.Unlock()
-				if err != nil {
-					return
-				}
-			}
-		})
-	}
-	wg.Wait()
-	return took, errors.Join(failed...)
 }
 
 // thousand measures many at once, what they need, and what they leave.

@@ -29,11 +29,14 @@ type Daemon struct {
 const program = "bin/minimega"
 
 // StartDaemon starts bin/minimega in a directory of its own.
-func StartDaemon(ctx context.Context) (*Daemon, error) {
+func StartDaemon(ctx context.Context) (*Daemon, error) { return StartDaemonIn(ctx, "") }
+
+// StartDaemonIn makes that directory in parent, "" for where temporary files are.
+func StartDaemonIn(ctx context.Context, parent string) (*Daemon, error) {
 	if _, err := os.Stat(program); err != nil {
 		return nil, fmt.Errorf("%w (run `make build` first, and this from the top of the tree)", err)
 	}
-	dir, err := os.MkdirTemp("", "mmbench")
+	dir, err := os.MkdirTemp(parent, "mmbench")
 	if err != nil {
 		return nil, err
 	}

@@ -1,7 +1,7 @@
 // Package statefile keeps a file that shows the state of its owner. The owner
-// says that something changed and goes on; one goroutine renders the latest
-// state and replaces the file, so that a burst of changes costs few writes and
-// a reader never sees half a file.
+// says that something changed and goes on; one goroutine waits a moment, renders
+// the latest state and replaces the file, so that a burst of changes costs few
+// writes and a reader never sees half a file.
 package statefile
 
 import (
@@ -9,9 +9,13 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"time"
 
 	"minimega/internal/host"
 )
+
+// moment is how long a change may wait for others before it is written.
+const moment = 50 * time.Millisecond
 
 // File writes what render returns to a path. Methods may be called by any
 // goroutine.
@@ -72,29 +76,39 @@ func (f *File) Close() error {
 }
 
 func (f *File) run() {
+	var due <-chan time.Time // nil while nothing is to be written
 	for {
 		select {
 		case <-f.poke:
+			if due == nil {
+				due = time.After(moment)
+			}
+		case <-due:
+			due = nil
 			if err := f.write(); err != nil {
 				f.log.Error("cannot write state file", "path", f.path, "err", err)
 			}
 		case reply := <-f.flush:
+			due = nil
 			reply <- f.write()
 		case <-f.stop:
-			f.done <- f.due()
+			f.done <- f.rest(due != nil)
 			return
 		}
 	}
 }
 
-// due does the write that is still due, if any.
-func (f *File) due() error {
+// rest does the write that is still due, if any.
+func (f *File) rest(due bool) error {
 	select {
 	case <-f.poke:
-		return f.write()
+		due = true
 	default:
+	}
+	if !due {
 		return nil
 	}
+	return f.write()
 }
 
 func (f *File) write() error {

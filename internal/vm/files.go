@@ -27,6 +27,9 @@ func (v *VM) makeDir() error {
 }
 
 func (v *VM) fillDir() error {
+	v.recording.Lock()
+	v.records = 0
+	v.recording.Unlock()
 	if err := host.WriteFirst(filepath.Join(v.Dir(), "name"), []byte(v.Name), 0o600); err != nil {
 		return err
 	}

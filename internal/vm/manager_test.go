@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -98,10 +99,9 @@ func TestLife(t *testing.T) {
 		t.Errorf("%d ports left", n)
 	}
 	left, _ := filepath.Glob(filepath.Join(w.base, "*"))
-	for _, l := range left {
-		if entries, _ := os.ReadDir(l); filepath.Base(l) != "namespaces" || len(entries) > 0 {
-			t.Errorf("left: %s", l)
-		}
+	links, _ := filepath.Glob(filepath.Join(w.base, "namespaces", "*", "*"))
+	if len(left) != 1 || filepath.Base(left[0]) != "namespaces" || len(links) > 0 {
+		t.Errorf("left: %v %v", left, links)
 	}
 }
 
@@ -113,7 +113,13 @@ func TestInstanceDirectory(t *testing.T) {
 		t.Fatal(err)
 	}
 	v := w.List("ns")[0]
-	want := map[string]string{"name": "a", "state": "BUILDING", "taps": "mega_tap0"}
+	if text, err := os.ReadFile(filepath.Join(v.Dir(), "state")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("state before it changed: %q, %v", text, err)
+	}
+	if err := w.Start(t.Context(), "ns", "a"); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{"name": "a", "state": "RUNNING", "taps": "mega_tap0"}
 	for f, content := range want {
 		if got, err := os.ReadFile(filepath.Join(v.Dir(), f)); err != nil || string(got) != content {
 			t.Errorf("%s: %q, %v, want %q", f, got, err, content)
