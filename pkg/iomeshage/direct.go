@@ -262,6 +262,14 @@ func (c *sealed) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+func (c *sealed) lend(n int) (b []byte, ok bool) {
+	if n > len(c.rest) {
+		return nil, false
+	}
+	b, c.rest = c.rest[:n], c.rest[n:]
+	return b, true
+}
+
 // record reads the next record.
 func (c *sealed) record() error {
 	var head [recordHeader]byte

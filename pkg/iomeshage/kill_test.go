@@ -44,6 +44,7 @@ func victim(from, to string) error {
 // A process that is killed in the middle of a transfer leaves what the next
 // one goes on with.
 func TestKilled(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, "a")
 	content := random(13, 48<<20)
 	w.put("f", content, "a")

@@ -62,7 +62,7 @@ type turnstile struct {
 }
 
 const (
-	perPeer  = 8
+	perPeer  = atOnce * streamsAlone
 	allPeers = 256
 )
 

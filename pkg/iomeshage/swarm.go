@@ -11,6 +11,7 @@ import (
 const (
 	maxPeers      = 8 // sources at a time
 	streamsEach   = 2 // so that one is busy while the other waits
+	streamsAlone  = 4 // to a source that is the only one
 	maxFailures   = 3
 	pollEvery     = time.Second
 	askTimeout    = 10 * time.Second
@@ -146,9 +147,13 @@ func (t *transfer) employ(ctx context.Context, cancel context.CancelCauseFunc, w
 	}
 	// The authority comes first, else chance decides, as the order of a map does.
 	slices.SortStableFunc(free, func(a, b *peer) int { return rank(t, a) - rank(t, b) })
+	streams := streamsEach
+	if n+len(free) == 1 {
+		streams = streamsAlone
+	}
 	for _, p := range free[:max(0, min(len(free), maxPeers-n))] {
-		p.workers = streamsEach
-		for range streamsEach {
+		p.workers = streams
+		for range streams {
 			wg.Go(func() { t.work(ctx, cancel, p) })
 		}
 	}

@@ -149,10 +149,11 @@ func readChunk(r io.Reader, n int64, buf []byte, to receiver) (claimed, got sum,
 		want := min(left, blockSize)
 		switch {
 		case head[0] == frameData && size == want && want > 0:
-			if _, err := io.ReadFull(r, buf[:size]); err != nil {
+			b, err := readBlock(r, buf[:size])
+			if err != nil {
 				return claimed, got, unexpected(err)
 			}
-			if err := takeBlock(h, buf[:size], to); err != nil {
+			if err := takeBlock(h, b, to); err != nil {
 				return claimed, got, err
 			}
 			left -= size
@@ -173,6 +174,23 @@ func readChunk(r io.Reader, n int64, buf []byte, to receiver) (claimed, got sum,
 			return claimed, got, errGarbage
 		}
 	}
+}
+
+// lender is a stream that may have read what comes next already.
+type lender interface {
+	// lend returns the next n bytes, valid until the next call, if they are there.
+	lend(n int) (b []byte, ok bool)
+}
+
+// readBlock reads a block into buf, or borrows it from the stream.
+func readBlock(r io.Reader, buf []byte) ([]byte, error) {
+	if l, ok := r.(lender); ok {
+		if b, ok := l.lend(len(buf)); ok {
+			return b, nil
+		}
+	}
+	_, err := io.ReadFull(r, buf)
+	return buf, err
 }
 
 // takeBlock passes a block on. One of zeros is none, whatever it was sent as.
