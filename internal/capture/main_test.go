@@ -103,7 +103,23 @@ func veth(t *testing.T) (string, string) {
 	for _, name := range []string{a, b} {
 		up(t, name)
 	}
+	ready(t, a, b)
 	return a, b
+}
+
+// ready waits until the kernel has taken note of the carrier: an interface loses
+// what it is to send before.
+func ready(t *testing.T, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		eventually(t, "a carrier", func() bool {
+			l, err := netlink.LinkByName(name)
+			if err != nil {
+				t.Fatal(name, err)
+			}
+			return l.Attrs().OperState == netlink.OperUp
+		})
+	}
 }
 
 func up(t *testing.T, name string) {

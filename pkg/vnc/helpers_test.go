@@ -92,7 +92,7 @@ func eventually(t *testing.T, ok func() bool) {
 	for !ok() {
 		select {
 		case <-ctx.Done():
-			t.Fatal("did not happen within 30 s")
+			t.Fatal("did not happen within 90 s")
 		case <-tick.C:
 		}
 	}
