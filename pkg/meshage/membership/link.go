@@ -51,6 +51,7 @@ func (m *Machine) linkUp(id ID) {
 	m.links[id] = l
 	at, _ := slices.BinarySearchFunc(m.order, l.key, func(l *link, key uint64) int { return cmp.Compare(l.key, key) })
 	m.order = slices.Insert(m.order, at, l)
+	sooner(&m.pulse.at, m.now+m.interval())
 	self := m.table.self
 	m.send(l, hello{pinned: m.seek.pinned(id), boot: self.boot, version: self.version, digest: m.table.digest}.encode())
 }

@@ -319,6 +319,35 @@ func TestNoStorm(t *testing.T) {
 	}
 }
 
+// At rest all nodes beat at the same moment, so that each is woken once for all
+// its neighbours.
+func TestBeatsComeTogether(t *testing.T) {
+	s := sim.New(sim.Options{Seed: 13, Degree: membership.DegreeAuto})
+	for i := range 10 {
+		s.Add(time.Duration(i) * 270 * time.Millisecond)
+	}
+	s.Run(20 * time.Second)
+	messages := func() (sum int64) {
+		for _, n := range s.Nodes {
+			sum += n.Messages
+		}
+		return sum
+	}
+	const seconds, step = 6, 10 * time.Millisecond
+	before, busy := messages(), 0
+	for range seconds * time.Second / step {
+		was := messages()
+		s.Run(step)
+		if messages() > was {
+			busy++
+		}
+	}
+	t.Logf("%d messages in %d moments", messages()-before, busy)
+	if rounds := int(seconds * time.Second / (500 * time.Millisecond)); busy > 2*rounds || messages()-before > int64(rounds*10*9) {
+		t.Errorf("%d messages in %d moments, for %d heartbeats", messages()-before, busy, rounds)
+	}
+}
+
 // A node that everybody dialled sheds links without the mesh coming apart.
 func TestTrim(t *testing.T) {
 	star := sim.New(sim.Options{Seed: 10, Degree: 3})

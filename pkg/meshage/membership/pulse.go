@@ -18,6 +18,7 @@ const (
 	silences = 3.2 // heartbeats that must be missing before a link is dead
 	gaps     = 2.2 // times the longest silence seen of late
 	calm     = 10 * time.Second
+	lonely   = 3 * time.Second // between looks at old things where nobody waits for a heartbeat
 )
 
 // measureLag takes the median of the links, so that one neighbour with a strange
@@ -41,17 +42,20 @@ func (m *Machine) measureLag() {
 
 // late learns from a beat how long messages wait: by how much the difference of
 // the clocks is above the least seen. The least grows a little, as clocks drift.
-func (l *link) late(now time.Duration, clock uint64) {
+// It returns how long this one waited.
+func (l *link) late(now time.Duration, clock uint64) time.Duration {
 	d := now - time.Duration(min(clock, 1<<43))*time.Millisecond
 	if l.base == never {
 		l.base = d
 	}
 	l.base = min(d, l.base+l.interval/1000)
-	if late := d - l.base; late > l.lag {
+	late := d - l.base
+	if late > l.lag {
 		l.lag += (late - l.lag) / 2
 	} else {
 		l.lag += (late - l.lag) / 8
 	}
+	return late
 }
 
 // relief is what to wait longer where the machine is too busy to be in time:
@@ -86,7 +90,10 @@ func (m *Machine) beat() {
 			m.sendBeat(l, false)
 		}
 	}
-	m.pulse.at = m.now + m.between(m.interval()*9/10, m.interval())
+	m.pulse.at = m.now + m.between(m.interval()*29/30, m.interval())
+	if len(m.order) == 0 {
+		m.pulse.at = m.now + lonely // the first link wakes it
+	}
 	m.table.expire(m.now, m.cfg.MSA)
 	sooner(&m.seek.at, m.now)
 }
@@ -160,10 +167,21 @@ func (m *Machine) onBeat(l *link, b []byte) error {
 		return err
 	}
 	l.interval = min(max(time.Duration(min(p.interval, 1<<20))*time.Millisecond, 100*time.Millisecond), maxInterval)
-	l.late(m.now, p.clock)
+	if l.late(m.now, p.clock) < m.cfg.Heartbeat/16 {
+		m.chime()
+	}
 	if p.probe {
 		m.sendBeat(l, false)
 	}
 	m.compareDigest(l, p.digest)
 	return nil
+}
+
+// chime lets the own heartbeat come with that of a neighbour, when it is due
+// soon, so that all beat at the same moment: a machine that is woken once for
+// many messages does less than one that is woken for each.
+func (m *Machine) chime() {
+	if m.pulse.at-m.now < m.cfg.Heartbeat/2 {
+		m.pulse.at = m.now
+	}
 }
