@@ -90,7 +90,7 @@ func TestSocat(t *testing.T) {
 	}
 	f := newFakes()
 	_, path := serve(t, f, nil)
-	cmd := exec.Command(socat, "-t5", "-", "UNIX-CONNECT:"+path)
+	cmd := exec.Command(socat, "-t60", "-", "UNIX-CONNECT:"+path)
 	cmd.Stdin = strings.NewReader(`{"Command":"patient"}`)
 	go func() {
 		<-f.started

@@ -27,7 +27,7 @@ func TestOverlayAdopted(t *testing.T) {
 	killed := []*network.Manager{s[0].m}
 	pings := make(chan string)
 	go func() {
-		out, _ := a.command("ping", "-n", "-q", "-i", "0.02", "-c", "100", "-W", "1", b.ip.String())
+		out, _ := a.command("ping", "-n", "-q", "-i", "0.02", "-c", "100", "-W", "10", b.ip.String())
 		pings <- string(out)
 	}()
 	s[0].start(t)
