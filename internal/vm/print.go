@@ -5,6 +5,7 @@ import (
 )
 
 // blocks gives the output of `vm config`: a title and the fields under it.
+// userns, which scripts of other minimegas do not expect, is there once it is set.
 var blocks = []struct {
 	title  string
 	fields []string
@@ -12,7 +13,7 @@ var blocks = []struct {
 	{"VM configuration:", []string{"memory", "vcpus", "networks", "bonds", "snapshot", "uuid", "schedule", "coschedule", "colocate", "backchannel", "tags"}},
 	{"KVM configuration:", []string{"state", "disks", "cdrom", "kernel", "initrd", "append", "qemu", "qemu-append", "serial-ports", "virtio-ports",
 		"machine", "cpu", "cores", "threads", "sockets", "vga", "usb-use-xhci", "bidirectional-copy-paste", "tpm-socket"}},
-	{"Container configuration:", []string{"filesystem", "hostname", "init", "preinit", "fifos", "volume"}},
+	{"Container configuration:", []string{"filesystem", "hostname", "init", "preinit", "fifos", "volume", "userns"}},
 	{"Android configuration:", []string{"android-sdk", "android-emulator", "android-adb", "android-avd", "android-avd-dir", "android-no-window",
 		"android-console-base-port", "android-extra-args", "android-writable-system"}},
 }
@@ -22,12 +23,15 @@ func (c *Config) Text() string {
 	var b strings.Builder
 	for _, bl := range blocks {
 		b.WriteString(bl.title + "\n")
+		var fields []*Field
 		width := 0
 		for _, name := range bl.fields {
-			width = max(width, len(FieldNamed(name).Label))
+			if f := FieldNamed(name); name != "userns" || c.UserNS {
+				fields = append(fields, f)
+				width = max(width, len(f.Label))
+			}
 		}
-		for _, name := range bl.fields {
-			f := FieldNamed(name)
+		for _, f := range fields {
 			b.WriteString(f.Label + ":" + strings.Repeat(" ", width-len(f.Label)+1) + blockValue(f, c) + "\n")
 		}
 		b.WriteString("\n")
