@@ -196,7 +196,9 @@ func (s *Service) answerExtents(_ context.Context, request []byte) (any, error) 
 		return nil, err
 	}
 	defer f.Close()
-	return extentReply{extents(f, id.size)}, nil
+	list := extents(f, id.size)
+	s.hashes.of(id).note(list, id.size)
+	return extentReply{list}, nil
 }
 
 // version opens a file if it is in the state asked for.

@@ -5,14 +5,13 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 
-	"lukechampine.com/blake3"
-	"lukechampine.com/blake3/guts"
+	"minimega/pkg/iomeshage/internal/blake3"
 )
 
 const (
 	// blockSize is what is read, hashed and sent in one go: it stays in a
 	// core's second level cache meanwhile.
-	blockSize = 256 << 10
+	blockSize = blake3.BlockSize
 	minChunk  = 4 << 20
 	maxChunk  = 16 << 20
 	// maxSize bounds a file, so that its hashes are at most 32 MiB.
@@ -55,35 +54,13 @@ func (s sum) String() string { return hex.EncodeToString(s[:]) }
 type chunkHash struct{ blocks []byte }
 
 func (c *chunkHash) block(b []byte) {
-	v := blockHash(b)
+	v := blake3.Sum(b)
 	c.blocks = append(c.blocks, v[:]...)
 }
 
 func (c *chunkHash) zero() { c.blocks = append(c.blocks, make([]byte, len(sum{}))...) }
 
-func (c *chunkHash) sum() sum { return blake3.Sum256(c.blocks) }
-
-// lane is as much as the library hashes at once where the processor can.
-const lane = guts.MaxSIMD * guts.ChunkSize
-
-// blockHash is the BLAKE3 hash of a block. The library's Sum256 returns the
-// same, but starts a goroutine for each lane, which costs half of the speed.
-func blockHash(b []byte) sum {
-	if len(b) != blockSize {
-		return blake3.Sum256(b)
-	}
-	var nodes [blockSize / lane][8]uint32 // of the tree, one level after the other
-	for i := range nodes {
-		nodes[i] = guts.ChainingValue(guts.CompressBuffer((*[lane]byte)(b[i*lane:]), lane, &guts.IV, uint64(i)*guts.MaxSIMD, 0))
-	}
-	for n := len(nodes); n > 2; n /= 2 {
-		for i := range n / 2 {
-			nodes[i] = guts.ChainingValue(guts.ParentNode(nodes[2*i], nodes[2*i+1], &guts.IV, 0))
-		}
-	}
-	v := guts.WordsToBytes(guts.CompressNode(guts.ParentNode(nodes[0], nodes[1], &guts.IV, guts.FlagRoot)))
-	return sum(v[:len(sum{})])
-}
+func (c *chunkHash) sum() sum { return blake3.Sum(c.blocks) }
 
 // rootHash is the hash of a whole file from those of its chunks.
 func rootHash(size int64, sums []sum) sum {
@@ -91,7 +68,7 @@ func rootHash(size int64, sums []sum) sum {
 	for i := range sums {
 		all = append(all, sums[i][:]...)
 	}
-	return blake3.Sum256(all)
+	return blake3.Sum(all)
 }
 
 var zeros [4096]byte

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"lukechampine.com/blake3"
+	"minimega/pkg/iomeshage/internal/blake3"
 )
 
 // decide finds the authority of a file: the head node if it has it, else one
@@ -27,7 +27,7 @@ func (s *Service) decide(ctx context.Context, tg *target, strict bool) error {
 
 // lot spreads the files over the hosts.
 func lot(name, host string) string {
-	v := blake3.Sum256([]byte(name + "\x00" + host))
+	v := blake3.Sum([]byte(name + "\x00" + host))
 	return string(v[:])
 }
 

@@ -25,7 +25,7 @@ import (
 // who it is, at which port it waits for this one connection, and gives the
 // keys. All that is sent on it is sealed with AES-GCM, in records of blocks.
 const (
-	directProtocol = "iomeshage/direct/2"
+	directProtocol = "iomeshage/direct/3"
 	directTimeout  = 3 * time.Second
 	maxInvitation  = 1 << 10
 	recordHeader   = 4

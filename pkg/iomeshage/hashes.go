@@ -108,7 +108,8 @@ func hashChunk(ctx context.Context, f *os.File, l layout, i int) (sum, error) {
 }
 
 // readBlocks calls do for each block of a chunk, with nil for one that is all
-// zero. Holes are not read.
+// zero. Holes are not read, but for a block after one with data: to ask where
+// they are takes a lock for which those wait who write to the file.
 func readBlocks(ctx context.Context, f *os.File, l layout, i int, buf []byte, do func(block []byte, n int64) error) error {
 	off, n := l.at(i)
 	data := int64(-1) // where the next data begins, -1 for not asked yet
@@ -126,13 +127,13 @@ func readBlocks(ctx context.Context, f *os.File, l layout, i int, buf []byte, do
 			}
 			continue
 		}
-		data = -1
 		b := buf[:size]
 		if _, err := f.ReadAt(b, off); err != nil {
 			return fmt.Errorf("read %s: %w", path.Base(f.Name()), unexpected(err))
 		}
+		data = off + size
 		if isZero(b) {
-			b = nil
+			b, data = nil, -1
 		}
 		if err := do(b, size); err != nil {
 			return err

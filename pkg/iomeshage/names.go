@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"lukechampine.com/blake3"
+	"minimega/pkg/iomeshage/internal/blake3"
 )
 
 const (
@@ -54,7 +54,7 @@ func hidden(name string) bool {
 
 // partialDir is where a file lies until it is whole.
 func partialDir(name string) string {
-	sum := blake3.Sum256([]byte(path.Base(name)))
+	sum := blake3.Sum([]byte(path.Base(name)))
 	return path.Join(path.Dir(name), fmt.Sprintf("%s%x", partialPrefix, sum[:8]))
 }
 

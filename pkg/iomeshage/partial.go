@@ -11,6 +11,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -41,6 +42,10 @@ type partial struct {
 	data   *os.File
 	record *os.File
 	fresh  bool // nothing of it was there before
+
+	// writing is held by who writes: the kernel lets only one write to a file,
+	// and the others would spend their time spinning instead of receiving.
+	writing sync.Mutex
 }
 
 // openPartial makes the partial file of name, or goes on with the one that is
@@ -181,7 +186,10 @@ func mib(n int64) string { return fmt.Sprintf("%d MiB", (n+1<<20-1)>>20) }
 
 // write puts a block in place.
 func (p *partial) write(b []byte, off int64) error {
-	if _, err := p.data.WriteAt(b, off); err != nil {
+	p.writing.Lock()
+	_, err := p.data.WriteAt(b, off)
+	p.writing.Unlock()
+	if err != nil {
 		if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
 			return full(err, p.layout.size, -1)
 		}

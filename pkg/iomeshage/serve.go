@@ -152,9 +152,14 @@ func (o *sender) end(src *source, err error, v sum) error {
 // whole lets the kernel send a chunk from the file, holes apart.
 func (o *sender) whole(c *plain, src *source, i int) error {
 	off, n := src.layout.at(i)
-	for end := off + n; off < end; off += blockSize {
-		size := min(blockSize, end-off)
-		if nextData(src.f, off, src.layout.size) >= off+size {
+	dense := src.known.isDense()
+	step := int64(blockSize)
+	if dense && o.s.out == nil { // with a rate, each block has its time
+		step = n
+	}
+	for end := off + n; off < end; off += step {
+		size := min(step, end-off)
+		if !dense && nextData(src.f, off, src.layout.size) >= off+size {
 			o.zeros += size
 			continue
 		}
@@ -177,8 +182,8 @@ func (o *sender) whole(c *plain, src *source, i int) error {
 	return nil
 }
 
-// block sends a block of n bytes that lies behind the room for its header in
-// frame, or only the header if nothing does.
+// block sends n bytes that lie behind the room for their header in frame, or
+// only the header if nothing does.
 func (o *sender) block(frame []byte, n int64) error {
 	if err := o.flush(); err != nil {
 		return err

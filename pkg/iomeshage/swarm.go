@@ -260,7 +260,9 @@ func (t *transfer) crown(p *peer, have map[int]sum) {
 	defer t.mu.Unlock()
 	t.s.opts.Log.Info("file distribution: another host vouches for the file", "file", t.name, "host", p.host, "before", t.authority)
 	t.authority, t.cursor, t.lost = p.host, 0, time.Time{}
+	dense := t.known.isDense()
 	t.known = newSums(t.layout.count())
+	t.known.dense = dense
 	for i, v := range have {
 		t.known.set(i, v)
 	}

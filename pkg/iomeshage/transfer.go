@@ -122,6 +122,7 @@ func (t *transfer) bring(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	t.known.note(list, t.layout.size)
 	if err := part.reserve(list); err != nil {
 		return err
 	}

@@ -10,7 +10,7 @@ import (
 	"syscall"
 	"time"
 
-	"lukechampine.com/blake3"
+	"minimega/pkg/iomeshage/internal/blake3"
 )
 
 // identity is a file in one state: a write changes it.
@@ -29,7 +29,7 @@ func identityOf(st fs.FileInfo) identity {
 
 // version is how other hosts call a file in this state.
 func (id identity) version() string {
-	s := blake3.Sum256(fmt.Appendf(nil, "%+v", id))
+	s := blake3.Sum(fmt.Appendf(nil, "%+v", id))
 	return fmt.Sprintf("%x", s[:16])
 }
 
@@ -62,6 +62,7 @@ func unchanged(f *os.File, id identity) bool {
 // sums are the hashes of the chunks of one file, as far as they are known.
 type sums struct {
 	mu    sync.Mutex // guards the fields below
+	dense bool       // the file is known to have no holes
 	known []bool
 	list  []sum
 	log   []int // chunks, in the order in which their hashes were found
@@ -87,6 +88,20 @@ func (s *sums) set(i int, v sum) {
 		s.known[i], s.list[i] = true, v
 		s.log = append(s.log, i)
 	}
+}
+
+// note keeps in mind whether the file has holes: to look for them at each chunk
+// takes a lock for which those wait who write to the file.
+func (s *sums) note(list []extent, size int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.dense = len(list) == 1 && list[0] == extent{0, size}
+}
+
+func (s *sums) isDense() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.dense
 }
 
 // since returns the chunks whose hashes were found after the first n.

@@ -16,12 +16,12 @@ const (
 	findProtocol   = "iomeshage/find/1"
 	hashProtocol   = "iomeshage/hashes/2"
 	extentProtocol = "iomeshage/extents/1"
-	chunkProtocol  = "iomeshage/chunks/2"
+	chunkProtocol  = "iomeshage/chunks/3"
 )
 
 // The kinds of frames.
 const (
-	frameData  = 'D' // a block
+	frameData  = 'D' // a block, or several one after the other
 	frameZero  = 'Z' // blocks of zeros, as many bytes as the length says; nothing follows
 	frameEnd   = 'H' // the hash of the chunk, which ends it
 	frameError = 'E' // a refusal in JSON, which ends it
@@ -146,18 +146,20 @@ func readChunk(r io.Reader, n int64, buf []byte, to receiver) (claimed, got sum,
 			return claimed, got, unexpected(err)
 		}
 		size := int64(binary.BigEndian.Uint32(head[1:]))
-		want := min(left, blockSize)
+		blocks := size > 0 && (size == left || size < left && size%blockSize == 0)
 		switch {
-		case head[0] == frameData && size == want && want > 0:
-			b, err := readBlock(r, buf[:size])
-			if err != nil {
-				return claimed, got, unexpected(err)
+		case head[0] == frameData && blocks:
+			for end := left - size; left > end; {
+				b, err := readBlock(r, buf[:min(left-end, blockSize)])
+				if err != nil {
+					return claimed, got, unexpected(err)
+				}
+				if err := takeBlock(h, b, to); err != nil {
+					return claimed, got, err
+				}
+				left -= int64(len(b))
 			}
-			if err := takeBlock(h, b, to); err != nil {
-				return claimed, got, err
-			}
-			left -= size
-		case head[0] == frameZero && size > 0 && (size == left || size < left && size%blockSize == 0):
+		case head[0] == frameZero && blocks:
 			for at := int64(0); at < size; at += blockSize {
 				h.zero()
 			}
