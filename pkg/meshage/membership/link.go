@@ -21,9 +21,11 @@ type link struct {
 	heard    time.Duration // last sign of life
 	interval time.Duration // between its heartbeats, as it says
 	gap      time.Duration // longest silence of late that ended well
+	again    time.Duration // the second longest
 	probed   bool          // asked for a sign since heard
 	base     time.Duration // of what its clock and ours differ: the least seen
 	lag      time.Duration // how much longer than that its beats take of late
+	late     time.Duration // how much later than the earliest the last beat came
 
 	at       uint64           // the log is sent up to here
 	extra    []*node          // to be sent besides

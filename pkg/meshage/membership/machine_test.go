@@ -95,6 +95,31 @@ func full(t *testing.T, n int, o sim.Options) *sim.Net {
 	return s
 }
 
+// A host whose cable was out for a moment, not long enough to be lost, is given
+// up in time when it goes out for good.
+func TestDeathAfterSilence(t *testing.T) {
+	for seed := range uint64(50) {
+		s := full(t, 10, sim.Options{Seed: 100 + seed, Degree: membership.DegreeAuto})
+		s.Run(20 * time.Second) // until heartbeats are as fast as they get
+		apart := func(group int) {
+			s.Split(func(node int) int {
+				if node == 7 {
+					return group
+				}
+				return 0
+			})
+		}
+		apart(1)
+		s.Run(1450 * time.Millisecond)
+		apart(0)
+		converge(t, s, 10*time.Second)
+		s.Kill(7, false)
+		if took := converge(t, s, 5*time.Second); took > 3*time.Second {
+			t.Errorf("seed %d: all know after %v", seed, took)
+		}
+	}
+}
+
 // A node that starts again with its clock an hour slow is heard nonetheless,
 // though the others remember a record that is an hour younger.
 func TestRestartWithWrongClock(t *testing.T) {

@@ -12,50 +12,57 @@ type pulse struct {
 	slow    int           // how many times slower than configured
 	starved time.Duration // when a tick last came late
 	lag     time.Duration // how late messages come of late, on most links
+	busy    bool          // they came late when last looked at
 }
 
 const (
 	silences = 3.2 // heartbeats that must be missing before a link is dead
 	gaps     = 2.2 // times the longest silence seen of late
+	once     = 4   // heartbeats, the most that a single silence adds up to
 	calm     = 10 * time.Second
 	lonely   = 3 * time.Second // between looks at old things where nobody waits for a heartbeat
 )
 
 // measureLag takes the median of the links, so that one neighbour with a strange
 // clock has no say. Where messages wait long, here or there, heartbeats get
-// slower.
+// slower; but not where they came late only until just now, as behind a cable
+// that was out for a moment.
 func (m *Machine) measureLag() {
-	lags := make([]time.Duration, len(m.order))
+	lags, last := make([]time.Duration, len(m.order)), make([]time.Duration, len(m.order))
 	for i, l := range m.order {
-		lags[i] = l.lag
+		lags[i], last[i] = l.lag, l.late
 	}
-	slices.Sort(lags)
-	m.pulse.lag = 0
-	if len(lags) > 0 {
-		m.pulse.lag = lags[len(lags)/2]
-	}
-	if m.pulse.lag > m.cfg.Heartbeat/2 && (m.pulse.slow == 1 || m.now-m.pulse.starved > 2*time.Second) {
+	m.pulse.lag = median(lags)
+	before := m.pulse.busy
+	m.pulse.busy = min(m.pulse.lag, median(last)) > m.cfg.Heartbeat/2
+	if before && m.pulse.busy && (m.pulse.slow == 1 || m.now-m.pulse.starved > 2*time.Second) {
 		m.pulse.slow = min(2*m.pulse.slow, slowest)
 		m.pulse.starved = m.now
 	}
 }
 
-// late learns from a beat how long messages wait: by how much the difference of
-// the clocks is above the least seen. The least grows a little, as clocks drift.
-// It returns how long this one waited.
-func (l *link) late(now time.Duration, clock uint64) time.Duration {
+func median(list []time.Duration) time.Duration {
+	if len(list) == 0 {
+		return 0
+	}
+	slices.Sort(list)
+	return list[len(list)/2]
+}
+
+// measure learns from a beat how long messages wait: by how much the difference
+// of the clocks is above the least seen. The least grows a little, as clocks drift.
+func (l *link) measure(now time.Duration, clock uint64) {
 	d := now - time.Duration(min(clock, 1<<43))*time.Millisecond
 	if l.base == never {
 		l.base = d
 	}
 	l.base = min(d, l.base+l.interval/1000)
-	late := d - l.base
-	if late > l.lag {
-		l.lag += (late - l.lag) / 2
+	l.late = d - l.base
+	if l.late > l.lag {
+		l.lag += (l.late - l.lag) / 2
 	} else {
-		l.lag += (late - l.lag) / 8
+		l.lag += (l.late - l.lag) / 8
 	}
-	return late
 }
 
 // relief is what to wait longer where the machine is too busy to be in time:
@@ -86,6 +93,7 @@ func (m *Machine) beat() {
 	m.measureLag()
 	for _, l := range m.order {
 		l.gap -= l.gap / 32
+		l.again -= l.again / 32
 		if l.ready {
 			m.sendBeat(l, false)
 		}
@@ -105,14 +113,17 @@ func (m *Machine) sendBeat(l *link, probe bool) {
 // alive notes a sign of life, and learns from how long it took: where messages
 // come late because a machine is busy, more patience is due.
 func (l *link) alive(now time.Duration) {
+	l.again = max(l.again, min(l.gap, now-l.heard))
 	l.gap = max(l.gap, now-l.heard)
 	l.heard, l.probed = now, false
 }
 
-// timeout is how long a link may be silent.
+// timeout is how long a link may be silent. One silence may have been a cable
+// that was out for a moment, and teaches less than one that came again.
 func (m *Machine) timeout(l *link) time.Duration {
-	t := time.Duration(silences * float64(max(l.interval, m.interval())))
-	return max(t, min(time.Duration(gaps*float64(l.gap)), m.cfg.MSA)) + m.relief()
+	beat := float64(max(l.interval, m.interval()))
+	t := max(silences*beat, min(gaps*float64(l.gap), once*beat), min(gaps*float64(l.again), float64(m.cfg.MSA)))
+	return time.Duration(t) + m.relief()
 }
 
 // deadline is when the next link is to be probed or given up.
@@ -167,7 +178,8 @@ func (m *Machine) onBeat(l *link, b []byte) error {
 		return err
 	}
 	l.interval = min(max(time.Duration(min(p.interval, 1<<20))*time.Millisecond, 100*time.Millisecond), maxInterval)
-	if l.late(m.now, p.clock) < m.cfg.Heartbeat/16 {
+	l.measure(m.now, p.clock)
+	if l.late < m.cfg.Heartbeat/16 {
 		m.chime()
 	}
 	if p.probe {
