@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"sync/atomic"
-	"time"
 )
 
 // Call implements Mesh.
@@ -83,18 +82,12 @@ func (n *Node) callSelf(ctx context.Context, proto string, request []byte) ([]by
 // CallAll implements Mesh.
 func (n *Node) CallAll(ctx context.Context, to []string, proto string, request []byte) <-chan Reply {
 	replies := make(chan Reply, len(to))
-	limit := n.Timeout()
-	cancel := func() {}
-	if limit > 0 {
-		ctx, cancel = context.WithTimeout(ctx, limit)
-	}
 	left := &atomic.Int64{}
 	left.Store(int64(len(to)))
 	answer := func(r Reply) {
 		replies <- r // there is room for all
 		if left.Add(-1) == 0 {
 			close(replies)
-			cancel()
 		}
 	}
 	for _, name := range to {
@@ -108,21 +101,6 @@ func (n *Node) CallAll(ctx context.Context, to []string, proto string, request [
 	}
 	if len(to) == 0 {
 		close(replies)
-		cancel()
 	}
 	return replies
-}
-
-// Timeout is how long CallAll waits at most, 0 meaning as long as its context.
-func (n *Node) Timeout() time.Duration {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.timeout
-}
-
-// SetTimeout changes Timeout.
-func (n *Node) SetTimeout(d time.Duration) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.timeout = max(d, 0)
 }

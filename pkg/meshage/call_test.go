@@ -130,8 +130,9 @@ func TestCallAllTimeout(t *testing.T) {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	})
-	nodes[0].SetTimeout(100 * time.Millisecond)
-	for r := range nodes[0].CallAll(t.Context(), []string{"n1"}, "wait", nil) {
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	for r := range nodes[0].CallAll(ctx, []string{"n1"}, "wait", nil) {
 		if !errors.Is(r.Err, context.DeadlineExceeded) {
 			t.Errorf("%v", r.Err)
 		}

@@ -91,7 +91,6 @@ type Node struct {
 	machine *membership.Machine
 	alarm   time.Time // when the machine's tick will come unless it is poked
 	links   map[peer.ID]*link
-	timeout time.Duration
 	addrs   []netip.AddrPort
 	facing  map[netip.Addr]bool // this node's own addresses, as seen from neighbours
 	used    map[peer.ID]*usage
