@@ -3,6 +3,10 @@ package blake3
 import (
 	"bytes"
 	"crypto/rand"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"testing"
 
 	"lukechampine.com/blake3"
@@ -37,6 +41,22 @@ func TestBlockEachByte(t *testing.T) {
 			t.Fatalf("byte %d: %x, want %x", i, got, want)
 		}
 		b[i] = 0
+	}
+}
+
+// The assembly is what the generator makes.
+func TestGenerated(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "out.s")
+	if out, err := exec.Command("go", "run", "gen.go", path).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	made, err1 := os.ReadFile(path)
+	here, err2 := os.ReadFile("compress_amd64.s")
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(made, here) {
+		t.Error("run `go generate ./pkg/iomeshage/internal/blake3`")
 	}
 }
 

@@ -1,6 +1,6 @@
 //go:build ignore
 
-// gen writes compress_amd64.s.
+// gen writes compress_amd64.s, or the file that its argument names.
 package main
 
 import (
@@ -91,7 +91,11 @@ func main() {
 	}
 	emit("VZEROUPPER")
 	emit("RET")
-	if err := os.WriteFile("compress_amd64.s", out.Bytes(), 0o644); err != nil {
+	path := "compress_amd64.s"
+	if len(os.Args) > 1 {
+		path = os.Args[1]
+	}
+	if err := os.WriteFile(path, out.Bytes(), 0o644); err != nil {
 		log.Fatal(err)
 	}
 }
