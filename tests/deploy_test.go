@@ -369,6 +369,7 @@ func (d *deployment) mesh(hosts ...*lab.Host) {
 			d.Fatalf("the mesh: %s", list)
 		}
 	}
+	d.sendsPassword(hosts[0])
 	if got := d.must("mesh send n[2-4] version"); !strings.Contains(got, "n[2-4]: minimega 4.") {
 		d.Errorf("version: %s", got)
 	}
@@ -379,6 +380,18 @@ func (d *deployment) mesh(hosts ...*lab.Host) {
 	}
 	d.running("0", hosts...)
 	d.must("deploy flags -base=" + deployBase)
+}
+
+// sendsPassword has another host deploy with a password: it must not be in that
+// one's log.
+func (d *deployment) sendsPassword(h *lab.Host) {
+	d.Helper()
+	d.must("mesh send " + h.Name + " log file /tmp/deploy.log")
+	d.must("mesh send " + h.Name + " log level debug")
+	d.fails("mesh send "+h.Name+" deploy "+h.Name+" "+deployUser+" "+deployPassword, "connect")
+	if log := d.inside(h, "cat /tmp/deploy.log; rm /tmp/deploy.log"); strings.Contains(log, deployPassword) || !strings.Contains(log, deployUser+" ****") {
+		d.Errorf("log of %s: %s", h.Name, log)
+	}
 }
 
 // agent lets the daemon use an ssh-agent that has the key.

@@ -79,6 +79,7 @@ func (f *fakes) commands() []command.Command {
 			return &minicli.Response{Header: []string{"id", "name"}, Tabular: [][]string{{"1", "b"}, {"0", "a"}}}, nil
 		}),
 		one("panic", func(context.Context, *command.Call) (*minicli.Response, error) { panic("ouch") }),
+		one(".alias <alias>...", func(context.Context, *command.Call) (*minicli.Response, error) { return nil, nil }),
 		{Patterns: []string{"login <user> <password>"}, Secret: []string{"password"}, Run: func(_ context.Context, c *command.Call) (*minicli.Response, error) {
 			if c.Str("user") == "panic" {
 				panic("no such user")

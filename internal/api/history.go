@@ -11,7 +11,7 @@ import (
 // line's own flags or its command forbid that.
 func (r *Router) remember(call *command.Call, line string) {
 	if records(call.Flags, call.Command) {
-		call.Session.Shared.Remember(conceal(call.Command, line))
+		call.Session.Shared.Remember(r.conceal(call.Command, line))
 	}
 }
 
@@ -20,7 +20,7 @@ const concealed = "****"
 
 // conceal returns a line that ends with c as it was typed, without the
 // arguments that no record may hold.
-func conceal(c *minicli.Command, line string) string {
+func (r *Router) conceal(c *minicli.Command, line string) string {
 	shown, found := c.Typed(), false
 	for at := shown; at != nil && !at.Nop(); at = at.Sub {
 		d, ok := at.Handler.Meta.(*command.Command)
@@ -32,11 +32,29 @@ func conceal(c *minicli.Command, line string) string {
 				at.Strings[key], found = concealed, true
 			}
 		}
+		if words, ok := r.concealAlias(at); ok {
+			at.Lists["alias"], found = words, true
+		}
 	}
 	if !found {
 		return line
 	}
 	return strings.TrimSuffix(line, c.Original) + shown.Line()
+}
+
+// concealAlias returns the words of a definition of an alias without secrets,
+// if what the alias stands for is a command with some.
+func (r *Router) concealAlias(c *minicli.Command) (words []string, found bool) {
+	if !strings.HasPrefix(c.Pattern, ".alias ") {
+		return nil, false
+	}
+	name, expansion, _ := strings.Cut(strings.Join(c.Lists["alias"], " "), "=")
+	stands, err := r.cli.Compile(expansion)
+	if err != nil || stands == nil {
+		return nil, false
+	}
+	kept := r.conceal(stands, stands.Original)
+	return strings.Split(name+"="+kept, " "), kept != stands.Original
 }
 
 // Conceal returns what may be kept on disk of a line that was typed: without
@@ -46,7 +64,7 @@ func (r *Router) Conceal(line string) string {
 	if err != nil || c == nil {
 		return ""
 	}
-	if kept := conceal(c, c.Original); kept != c.Original {
+	if kept := r.conceal(c, c.Original); kept != c.Original {
 		return kept
 	}
 	return line

@@ -198,7 +198,7 @@ func (r *Router) serve(ctx context.Context, from string, q remote, say func(stri
 	if q.Expanded {
 		ctx = command.EnvExpanded(ctx)
 	}
-	r.opts.Log.Debug("command of another host", "host", from, "command", c.Original)
+	r.opts.Log.Debug("command of another host", "host", from, "command", r.conceal(c, c.Original))
 	if err := r.runLine(ctx, call, emit, c.Original); err != nil && !errors.Is(err, command.ErrNoReply) {
 		return nil, err
 	}

@@ -23,6 +23,7 @@ type machine struct {
 	vms     map[string]bool
 	started chan string
 	ended   chan error
+	log     *fakes // holds what the router logs
 }
 
 // inMesh makes hosts of these names. Hosts of a namespace are those that its
@@ -33,7 +34,7 @@ func inMesh(t *testing.T, names ...string) (map[string]*machine, *meshtest.Hub) 
 	t.Cleanup(hub.Close)
 	machines := map[string]*machine{}
 	for _, name := range names {
-		m := &machine{vms: map[string]bool{}, started: make(chan string, 8), ended: make(chan error, 8)}
+		m := &machine{vms: map[string]bool{}, started: make(chan string, 8), ended: make(chan error, 8), log: newFakes()}
 		var handlers []*minicli.Handler
 		for _, c := range m.commands(name) {
 			handlers = append(handlers, &minicli.Handler{Patterns: c.Patterns, Meta: &c})
@@ -51,7 +52,7 @@ func inMesh(t *testing.T, names ...string) (map[string]*machine, *meshtest.Hub) 
 				return strings.Replace(arg, "file:", "/"+name+"/", 1), nil
 			},
 			Hosts: func(ns string) []string { return strings.Split(ns, ".") },
-			Log:   slog.New(slog.DiscardHandler)})
+			Log:   slog.New(slog.NewTextHandler(m.log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
 		c.Join(hub.Join(name))
 		machines[name] = m
 	}
@@ -65,6 +66,9 @@ func (m *machine) commands(host string) []command.Command {
 	return []command.Command{
 		{Patterns: []string{"echo [args]..."}, Run: func(_ context.Context, c *command.Call) (*minicli.Response, error) {
 			return say("%s %q", c.Namespace, c.List("args"))
+		}},
+		{Patterns: []string{"login <user> <password>"}, Secret: []string{"password"}, Run: func(_ context.Context, c *command.Call) (*minicli.Response, error) {
+			return say("%s", c.Str("password"))
 		}},
 		{Patterns: []string{"all [args]..."}, Scope: command.FanOut, Run: func(_ context.Context, c *command.Call) (*minicli.Response, error) {
 			return say("%s %q", c.Namespace, c.List("args"))
@@ -140,6 +144,27 @@ func TestHosts(t *testing.T) {
 	}
 	if h := machines["b"].opts.Shared.History(); strings.Join(h, ";") != "echo file:z;all x;namespace c all x" {
 		t.Errorf("history of b: %q", h)
+	}
+}
+
+// A secret arrives on another host, which neither logs nor remembers it.
+func TestSecretElsewhere(t *testing.T) {
+	machines, _ := inMesh(t, "a", "b")
+	for line, host := range map[string]string{
+		"mesh send b login me passw0rd":                   "b",
+		"mesh send b namespace x login me passw0rd":       "b",
+		"namespace a.b ns run login me passw0rd":          "a", // answers first
+		"namespace b ns run namespace b login m passw0rd": "b",
+	} {
+		if got := typed(t, machines["a"].Router, line); len(got) == 0 || got[0] != host+": passw0rd" {
+			t.Errorf("%s: %q", line, got)
+		}
+	}
+	for name, m := range machines {
+		records := m.log.logged() + strings.Join(m.opts.Shared.History(), "\n")
+		if strings.Contains(records, "w0rd") || !strings.Contains(records, "login me ****") {
+			t.Errorf("%s keeps: %s", name, records)
+		}
 	}
 }
 

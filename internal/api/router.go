@@ -194,7 +194,7 @@ func (r *Router) here(ctx context.Context, call *command.Call, d *command.Comman
 func (r *Router) invoke(ctx context.Context, call *command.Call, d *command.Command) (resp *minicli.Response, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			r.opts.Log.Error("command panicked", "command", conceal(call.Command, call.Original), "panic", p, "stack", string(debug.Stack()))
+			r.opts.Log.Error("command panicked", "command", r.conceal(call.Command, call.Original), "panic", p, "stack", string(debug.Stack()))
 			resp, err = nil, errs.New(errs.Internal, "%q failed inside minimega (%v); the log has the details", call.Pattern, p)
 		}
 	}()

@@ -121,10 +121,12 @@ func TestSecret(t *testing.T) {
 	r := f.newRouter(t)
 	r.opts.Shared.SetAlias("in", "login me")
 	got := typed(t, r, `login me "pass w0rd"`, "namespace foo .json true logi 'm e' passw0rd", "in passw0rd", `read "login a passw0rd;.record false login b c"`)
+	typed(t, r, ".alias in = namespace foo login me passw0rd", ".alias say=echo so")
 	if text := strings.Join(got, "\n"); strings.Count(text, "w0rd") != 4 {
 		t.Errorf("the command got something else: %s", text)
 	}
-	want := []string{"login me ****", `namespace foo .json true login "m e" ****`, "login me ****", `namespace "minimega" login a ****`}
+	want := []string{"login me ****", `namespace foo .json true login "m e" ****`, "login me ****", `namespace "minimega" login a ****`,
+		`.alias in =namespace foo login me ****`, ".alias say=echo so"}
 	if d := cmp.Diff(want, r.opts.Shared.History()); d != "" {
 		t.Error(d)
 	}
