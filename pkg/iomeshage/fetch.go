@@ -103,6 +103,9 @@ func (t *transfer) expected(ctx context.Context, j *job) (trusted bool, want sum
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if j.reign != t.reign {
+		return false, want, refuse(codeBusy, "another host vouches for the file now")
+	}
 	t.known.set(j.chunk, want)
 	return false, want, nil
 }
@@ -115,7 +118,9 @@ func (t *transfer) accept(j *job, v sum, memory []byte, off int64) error {
 		t.mu.Unlock()
 		return nil
 	}
-	t.known.set(j.chunk, v)
+	if j.reign == t.reign { // else settle gives the chunk back
+		t.known.set(j.chunk, v)
+	}
 	if j.second {
 		first := t.jobs[j.chunk]
 		if first == nil {

@@ -112,6 +112,13 @@ func (t *transfer) heardLocked(r findResult) {
 		}
 		p := t.peers[r.host]
 		if p == nil || p.gone {
+			if p != nil && r.host == t.authority && p.info.Version != f.Version {
+				// It is back with another file: it vouches only if it has what has come so far.
+				t.authority = ""
+				if !f.Partial {
+					t.former = r.host
+				}
+			}
 			p = &peer{host: r.host}
 			t.peers[r.host] = p
 		}
@@ -220,7 +227,7 @@ func (t *transfer) elect(ctx context.Context) error {
 	if t.lost.IsZero() {
 		t.lost = time.Now()
 	}
-	lost := t.lost
+	lost, former := t.lost, t.former
 	t.mu.Unlock()
 	for _, p := range candidates {
 		if t.agrees(ctx, p, have) {
@@ -230,6 +237,9 @@ func (t *transfer) elect(ctx context.Context) error {
 	}
 	if time.Since(lost) < sourceGrace {
 		return nil
+	}
+	if former != "" {
+		return fmt.Errorf("%w: on %s", ErrChanged, former)
 	}
 	return fmt.Errorf("no host has all of it any more; %d of %d chunks are kept, get it again to go on", len(have), t.layout.count())
 }
@@ -255,11 +265,19 @@ func (t *transfer) agrees(ctx context.Context, p *peer, have map[int]sum) bool {
 	return false
 }
 
+// crown makes a peer the authority that has the chunks in have, unless others
+// have come meanwhile: these are to be compared first.
 func (t *transfer) crown(p *peer, have map[int]sum) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	for i, st := range t.plan.state {
+		if _, ok := have[i]; st == present && !ok {
+			return
+		}
+	}
 	t.s.opts.Log.Info("file distribution: another host vouches for the file", "file", t.name, "host", p.host, "before", t.authority)
-	t.authority, t.cursor, t.lost = p.host, 0, time.Time{}
+	t.authority, t.former, t.cursor, t.lost = p.host, "", 0, time.Time{}
+	t.reign++
 	dense := t.known.isDense()
 	t.known = newSums(t.layout.count())
 	t.known.dense = dense

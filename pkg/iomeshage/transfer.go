@@ -36,9 +36,11 @@ type transfer struct {
 	plan      *plan
 	peers     map[string]*peer
 	banned    map[string]bool
-	authority string
-	known     *sums // hashes as the authority gives them
-	cursor    int   // how many of its hashes the authority has told of
+	authority string // "" for none
+	former    string // the authority that came back with another file, if any
+	reign     int    // counts the authorities: what one says of a chunk does not hold for the next
+	known     *sums  // hashes as the authority gives them
+	cursor    int    // how many of its hashes the authority has told of
 	lost      time.Time
 	jobs      map[int]*job
 	second    *job // the one chunk that is fetched a second time
@@ -60,6 +62,7 @@ type job struct {
 	chunk   int
 	peer    *peer
 	version string // of the file at the peer
+	reign   int    // of the authority when it began
 	began   time.Time
 	second  bool
 	lost    bool // a second source was faster

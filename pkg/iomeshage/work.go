@@ -94,7 +94,7 @@ func (t *transfer) jobLocked(p *peer) *job {
 		return p.info.has(i) && (known || !p.info.Partial && t.authorityLocked() != nil)
 	})
 	if i >= 0 {
-		j := &job{chunk: i, peer: p, version: p.info.Version, began: time.Now(), ended: make(chan struct{})}
+		j := &job{chunk: i, peer: p, version: p.info.Version, reign: t.reign, began: time.Now(), ended: make(chan struct{})}
 		t.jobs[i] = j
 		return j
 	}
@@ -124,7 +124,7 @@ func (t *transfer) secondLocked(p *peer) *job {
 	if slow == nil || time.Since(slow.began) < secondMinimum {
 		return nil
 	}
-	t.second = &job{chunk: slow.chunk, peer: p, version: p.info.Version, began: time.Now(), second: true, ended: make(chan struct{})}
+	t.second = &job{chunk: slow.chunk, peer: p, version: p.info.Version, reign: t.reign, began: time.Now(), second: true, ended: make(chan struct{})}
 	return t.second
 }
 
@@ -143,6 +143,10 @@ func (t *transfer) settle(p *peer, j *job, err error) (pause time.Duration, fata
 	if j.lost {
 		return 0, nil
 	}
+	if j.reign != t.reign && (err == nil || errors.Is(err, ErrConflict)) {
+		t.plan.giveBack(j.chunk)
+		return 0, nil
+	}
 	if err == nil {
 		p.failures = 0
 		t.plan.done(j.chunk)
@@ -159,7 +163,7 @@ func (t *transfer) blameLocked(p *peer, j *job, err error) (pause time.Duration,
 	switch code := refused(err); {
 	case errors.As(err, &local):
 		return 0, local.err
-	case code == codeChanged && p.host == t.authority:
+	case code == codeChanged && p == t.peers[t.authority]:
 		return 0, t.wordy(p.host, err)
 	case code == codeChanged:
 		p.gone = true // if it has come to be whole meanwhile, it is found again
