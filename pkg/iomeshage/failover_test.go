@@ -1,10 +1,15 @@
 package iomeshage
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"os"
+	"strings"
 	"testing"
 	"time"
+
+	"minimega/pkg/meshage"
 )
 
 // lose waits until a host knows that a source of its transfer is gone.
@@ -53,5 +58,87 @@ func TestAuthorityComesBackWithAnotherFile(t *testing.T) {
 		if _, err := os.Stat(w.path("c", "f")); err == nil {
 			t.Error("a mix is there")
 		}
+	}
+}
+
+// failing is a host whose disk fails on some chunks.
+type failing struct {
+	meshage.Mesh
+	on func(chunk int) bool
+}
+
+func (l failing) Handle(protocol string, h meshage.Handler) {
+	if protocol != chunkProtocol {
+		return
+	}
+	l.Mesh.Handle(protocol, func(ctx context.Context, from string, s meshage.Stream) {
+		h(ctx, from, &failingStream{Stream: s, on: l.on})
+	})
+}
+
+type failingStream struct {
+	meshage.Stream
+	on   func(chunk int) bool
+	rest bytes.Buffer // of a request
+}
+
+// Read hides requests for bad chunks from the service, and refuses them itself.
+func (l *failingStream) Read(p []byte) (int, error) {
+	for l.rest.Len() == 0 {
+		q, err := readRequest(l.Stream)
+		switch {
+		case err != nil:
+			return 0, err
+		case l.on(q.Chunk):
+			err = writeRefusal(l.Stream, refuse(codeFailed, "read f: input/output error"))
+		default:
+			err = writeRequest(&l.rest, q)
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+	return l.rest.Read(p)
+}
+
+// A disk that fails at the only source ends the transfer, and is named; where
+// another host has the chunk, it comes from there.
+func TestDiskOfSourceFails(t *testing.T) {
+	t.Parallel()
+	for name, on := range map[string]func(int) bool{
+		"all":  func(int) bool { return true },
+		"last": func(chunk int) bool { return chunk == 2 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, "c")
+			content := random(3, 10<<20)
+			w.joinAs("a", Options{}, failing{w.hub.Join("a"), on})
+			w.put("f", content, "a")
+			err := w.hosts["c"].Get(within(t, 2*time.Minute), "f")
+			if err == nil || !strings.Contains(err.Error(), "no host has all of it") || !strings.Contains(err.Error(), "a: chunk ") || !strings.Contains(err.Error(), "input/output error") {
+				t.Errorf("got %v", err)
+			}
+			w.join("b", Options{})
+			w.put("f", content, "b")
+			mustGet(t, w.hosts["c"], "f")
+			w.has("f", content, "c")
+		})
+	}
+}
+
+// Where the only source lies, the error says so.
+func TestOnlySourceLies(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "c")
+	w.joinAs("bad", Options{}, liar{w.hub.Join("bad"), func(b *bytes.Buffer) {
+		if p := b.Bytes(); p[0] == frameData {
+			p[len(p)-1] ^= 1
+		}
+	}})
+	w.put("f", random(4, 10<<20), "bad")
+	err := w.hosts["c"].Get(within(t, time.Minute), "f")
+	if err == nil || !strings.Contains(err.Error(), "bad: chunk ") || !strings.Contains(err.Error(), errLie.Error()) {
+		t.Errorf("got %v", err)
 	}
 }

@@ -3,7 +3,9 @@ package iomeshage
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -13,6 +15,7 @@ const (
 	streamsEach   = 2 // so that one is busy while the other waits
 	streamsAlone  = 4 // to a source that is the only one
 	maxFailures   = 3
+	maxRounds     = 5 // how often a source may fail so often, with no chunk between
 	pollEvery     = time.Second
 	askTimeout    = 10 * time.Second
 	hashTimeout   = 2 * time.Minute  // for reading hashBatch chunks from a busy disk
@@ -241,7 +244,7 @@ func (t *transfer) elect(ctx context.Context) error {
 	if former != "" {
 		return fmt.Errorf("%w: on %s", ErrChanged, former)
 	}
-	return fmt.Errorf("no host has all of it any more; %d of %d chunks are kept, get it again to go on", len(have), t.layout.count())
+	return fmt.Errorf("no host has all of it any more%s; %d of %d chunks are kept, get it again to go on", t.blames(), len(have), t.layout.count())
 }
 
 // agrees reports whether a peer has what has come so far.
@@ -261,8 +264,23 @@ func (t *transfer) agrees(ctx context.Context, p *peer, have map[int]sum) bool {
 		t.banLocked(p, ErrConflict)
 	} else {
 		p.gone = true
+		t.blame[p.host] = err
 	}
 	return false
+}
+
+// blames is why hosts are not used, for a message.
+func (t *transfer) blames() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var list []string
+	for _, host := range slices.Sorted(maps.Keys(t.blame)) {
+		list = append(list, fmt.Sprintf("%s: %v", host, t.blame[host]))
+	}
+	if len(list) == 0 {
+		return ""
+	}
+	return " (" + strings.Join(list, ", ") + ")"
 }
 
 // crown makes a peer the authority that has the chunks in have, unless others
@@ -293,7 +311,7 @@ func (t *transfer) banLocked(p *peer, err error) {
 		return
 	}
 	p.gone = true
-	t.banned[p.host] = true
+	t.banned[p.host], t.blame[p.host] = true, err
 	t.s.opts.Log.Warn("file distribution: a host is not used as a source any more", "file", t.name, "host", p.host, "err", err)
 	t.wakeLocked()
 }

@@ -36,11 +36,13 @@ type transfer struct {
 	plan      *plan
 	peers     map[string]*peer
 	banned    map[string]bool
-	authority string // "" for none
-	former    string // the authority that came back with another file, if any
-	reign     int    // counts the authorities: what one says of a chunk does not hold for the next
-	known     *sums  // hashes as the authority gives them
-	cursor    int    // how many of its hashes the authority has told of
+	blame     map[string]error // the last reason why a host is of no use
+	rounds    map[string]int   // how often a host was lost with no chunk between
+	authority string           // "" for none
+	former    string           // the authority that came back with another file, if any
+	reign     int              // counts the authorities: what one says of a chunk does not hold for the next
+	known     *sums            // hashes as the authority gives them
+	cursor    int              // how many of its hashes the authority has told of
 	lost      time.Time
 	jobs      map[int]*job
 	second    *job // the one chunk that is fetched a second time
@@ -74,7 +76,7 @@ func (s *Service) newTransfer(label string, tg *target, seen map[string]bool) *t
 	f := tg.authority.info
 	t := &transfer{s: s, name: f.Name, label: label, version: "partial-" + rand.Text(), layout: layoutOf(f.Size),
 		mode: fs.FileMode(f.Mode), mtime: time.Unix(0, f.MTime), seen: seen, finished: make(chan struct{}), queued: true,
-		peers: map[string]*peer{}, banned: map[string]bool{}, authority: tg.authority.host, jobs: map[int]*job{}, wake: make(chan struct{})}
+		peers: map[string]*peer{}, banned: map[string]bool{}, blame: map[string]error{}, rounds: map[string]int{}, authority: tg.authority.host, jobs: map[int]*job{}, wake: make(chan struct{})}
 	n := t.layout.count()
 	t.plan, t.known = newPlan(n), newSums(n)
 	for _, h := range slices.Concat(tg.complete, tg.partial) {

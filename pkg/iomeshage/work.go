@@ -149,6 +149,9 @@ func (t *transfer) settle(p *peer, j *job, err error) (pause time.Duration, fata
 	}
 	if err == nil {
 		p.failures = 0
+		if delete(t.rounds, p.host); !t.banned[p.host] {
+			delete(t.blame, p.host)
+		}
 		t.plan.done(j.chunk)
 		return 0, nil
 	}
@@ -177,7 +180,7 @@ func (t *transfer) blameLocked(p *peer, j *job, err error) (pause time.Duration,
 	case errors.Is(err, meshage.ErrLeft), errors.Is(err, meshage.ErrUnknown):
 		p.gone = true
 	default:
-		return t.strikeLocked(p, err), nil
+		return t.strikeLocked(p, fmt.Errorf("chunk %d: %w", j.chunk, err)), nil
 	}
 	return 0, nil
 }
@@ -186,7 +189,13 @@ func (t *transfer) strikeLocked(p *peer, err error) time.Duration {
 	if p.failures++; p.failures < maxFailures*streamsEach {
 		return time.Duration(p.failures) * 50 * time.Millisecond
 	}
+	// It is found again by the next poll, so that what it fails at is counted here.
+	if t.rounds[p.host]++; t.rounds[p.host] >= maxRounds {
+		t.banLocked(p, err)
+		return 0
+	}
 	t.s.opts.Log.Info("file distribution: a source is lost", "file", t.name, "host", p.host, "err", err)
 	p.gone = true
+	t.blame[p.host] = err
 	return 0
 }
