@@ -142,3 +142,54 @@ func TestOnlySourceLies(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// silent is a host that never answers requests of one protocol.
+type silent struct {
+	meshage.Mesh
+	protocol string
+}
+
+func (l silent) Respond(protocol string, r meshage.Responder) {
+	if protocol == l.protocol {
+		r = func(ctx context.Context, _ string, _ []byte) ([]byte, error) { <-ctx.Done(); return nil, ctx.Err() }
+	}
+	l.Mesh.Respond(protocol, r)
+}
+
+// A host that vouches but does not say where the file has data is replaced by
+// the next that has all of it; if there is none, the error names it.
+func TestHungBeforeFirstChunk(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.joinAs("a", Options{}, silent{w.hub.Join("a"), extentProtocol})
+	c := w.join("c", Options{HeadNode: "a"})
+	w.put("f", []byte("f"), "a")
+	if err := c.Get(within(t, time.Minute), "f"); err == nil || !strings.Contains(err.Error(), "a: it does not answer in time") {
+		t.Errorf("got %v", err)
+	}
+	w.join("b", Options{})
+	w.put("f", []byte("f"), "b")
+	mustGet(t, c, "f")
+	w.has("f", []byte("f"), "c")
+}
+
+// A host that vouches and is gone before it was asked anything is replaced, too.
+func TestGoneBeforeFirstChunk(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "c", "a", "b")
+	w.put("f", []byte("f"), "a", "b")
+	c := w.hosts["c"]
+	list, err := c.choose(t.Context(), "f", "f", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.hub.Kill(list[0].authority.host)
+	tr, _, err := c.begin("f", list[0], map[string]bool{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := tr.wait(within(t, time.Minute)); err != nil {
+		t.Error(err)
+	}
+	w.has("f", []byte("f"), "c")
+}

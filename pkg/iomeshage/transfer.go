@@ -141,16 +141,61 @@ func (t *transfer) bring(ctx context.Context) (err error) {
 }
 
 // extents asks where the file has data.
-func (t *transfer) extents(ctx context.Context) ([]extent, error) {
-	a := t.peers[t.authority]
-	r, err := ask[extentReply](ctx, t.s.network(), a.host, extentProtocol, extentRequest{t.name, a.info.Version})
-	if err != nil {
-		return nil, t.wordy(a.host, err)
+func (t *transfer) extents(ctx context.Context) (list []extent, err error) {
+	err = t.consult(ctx, func(a *peer) error {
+		ctx, cancel := context.WithTimeout(ctx, askTimeout)
+		defer cancel()
+		r, err := ask[extentReply](ctx, t.s.network(), a.host, extentProtocol, extentRequest{t.name, a.info.Version})
+		if err != nil {
+			return err
+		}
+		list = r.Extents
+		return checkExtents(list, t.layout.size)
+	})
+	return list, err
+}
+
+// consult asks the authority before the first chunk comes, and where it is of
+// no use the next host that has the whole file, which becomes the authority.
+func (t *transfer) consult(ctx context.Context, f func(*peer) error) error {
+	for {
+		t.mu.Lock()
+		a := t.peers[t.authority]
+		t.mu.Unlock()
+		err := f(a)
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case errors.Is(err, context.DeadlineExceeded):
+			err = errors.New("it does not answer in time")
+		}
+		err = t.wordy(a.host, err)
+		if errors.Is(err, ErrChanged) || !t.succeed(a, err) {
+			return err
+		}
 	}
-	if err := checkExtents(r.Extents, t.layout.size); err != nil {
-		return nil, t.wordy(a.host, err)
+}
+
+// succeed makes another host that has the whole file the authority, while
+// nothing has come that it could differ from. It is false if there is none.
+func (t *transfer) succeed(a *peer, why error) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	a.gone = true
+	var next *peer
+	for _, p := range t.peers {
+		if !p.gone && !p.info.Partial && (next == nil || lot(t.name, p.host) < lot(t.name, next.host)) {
+			next = p
+		}
 	}
-	return r.Extents, nil
+	if next == nil {
+		return false
+	}
+	t.s.opts.Log.Info("file distribution: another host vouches for the file", "file", t.name, "host", next.host, "before", a.host, "err", why)
+	t.authority = next.host
+	return true
 }
 
 // wordy names the host, and the file's fate where that is the reason.
@@ -173,8 +218,16 @@ func (t *transfer) resume(ctx context.Context, had map[int]sum) error {
 			delete(had, i)
 		}
 	}
+	var theirs map[int]sum
+	err := t.consult(ctx, func(a *peer) error {
+		theirs = map[int]sum{}
+		return t.compare(ctx, a.host, a.info.Version, had, func(i int, v sum) { theirs[i] = v })
+	})
+	if err != nil {
+		return err
+	}
 	good := 0
-	err := t.compare(ctx, t.authority, t.peers[t.authority].info.Version, had, func(i int, v sum) {
+	for i, v := range theirs {
 		t.known.set(i, v)
 		if had[i] == v {
 			t.mu.Lock()
@@ -182,9 +235,6 @@ func (t *transfer) resume(ctx context.Context, had map[int]sum) error {
 			t.mu.Unlock()
 			good++
 		}
-	})
-	if err != nil {
-		return t.wordy(t.authority, err)
 	}
 	if good > 0 {
 		t.s.opts.Log.Info("file distribution: goes on where it broke off", "file", t.name, "chunks", good, "of", t.layout.count())
@@ -233,6 +283,8 @@ func (t *transfer) finish(ctx context.Context) error {
 	a := t.peers[t.authority]
 	t.mu.Unlock()
 	if a != nil {
+		ctx, cancel := context.WithTimeout(ctx, askTimeout)
+		defer cancel()
 		_, err := ask[hashReply](ctx, t.s.network(), a.host, hashProtocol, hashRequest{Name: t.name, Version: a.info.Version, Since: t.layout.count()})
 		if refused(err) == codeChanged {
 			return t.wordy(a.host, err)
