@@ -170,36 +170,52 @@ func (r *Registry) clearHere(ctx context.Context, o clearOrder) error {
 	return r.Clear(ctx, o.Namespace)
 }
 
-// ClearEverywhere ends a namespace on this host, then on all peers.
+// ClearEverywhere ends a namespace on this host, then on all peers and on its
+// hosts, of which those that cannot be reached are errors: what runs there goes on.
 func (r *Registry) ClearEverywhere(ctx context.Context, name string) error {
+	others := r.others(name)
 	failed := []error{r.separate(ctx, name)}
 	if err := r.Clear(ctx, name); err != nil {
 		return errs.Join(append(failed, err)...)
 	}
-	failed = append(failed, cluster.Each(ctx, r.opts.Cluster.Peers(), func(ctx context.Context, host string) error {
+	failed = append(failed, cluster.Each(ctx, others, func(ctx context.Context, host string) error {
 		_, err := cluster.Ask[none, none](ctx, r.opts.Cluster, host, "clear", clearOrder{name}, nil)
 		return onHost(err, host)
 	}))
 	return errs.Join(failed...)
 }
 
+// others lists the peers and the other hosts of a namespace, or of all.
+func (r *Registry) others(name string) []string {
+	hosts := r.opts.Cluster.Peers()
+	for _, ns := range r.named(name) {
+		hosts = append(hosts, ns.Hosts()...)
+	}
+	slices.Sort(hosts)
+	return slices.DeleteFunc(slices.Compact(hosts), func(h string) bool { return h == r.host() })
+}
+
 // separate undoes what `ns bridge` did on all hosts for a namespace, or for all.
 func (r *Registry) separate(ctx context.Context, name string) error {
-	r.mu.Lock()
-	var spaces []*Namespace
-	for _, ns := range r.spaces {
-		if name == cluster.All || ns.Name == name {
-			spaces = append(spaces, ns)
-		}
-	}
-	r.mu.Unlock()
 	var failed []error
-	for _, ns := range spaces {
+	for _, ns := range r.named(name) {
 		for _, bridge := range ns.connected() {
 			failed = append(failed, ns.DelBridge(ctx, bridge))
 		}
 	}
 	return errs.Join(failed...)
+}
+
+// named returns the namespace of that name, if there is one, or all.
+func (r *Registry) named(name string) (spaces []*Namespace) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, ns := range r.spaces {
+		if name == cluster.All || ns.Name == name {
+			spaces = append(spaces, ns)
+		}
+	}
+	return spaces
 }
 
 // disconnect ends what connects the namespace's VLANs and bridges on this host
