@@ -184,7 +184,7 @@ func TestGoneBeforeFirstChunk(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.hub.Kill(list[0].authority.host)
-	tr, _, err := c.begin("f", list[0], map[string]bool{})
+	tr, _, err := c.begin(t.Context(), "f", list[0], map[string]bool{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -192,4 +192,38 @@ func TestGoneBeforeFirstChunk(t *testing.T) {
 		t.Error(err)
 	}
 	w.has("f", []byte("f"), "c")
+}
+
+// Who asks for a file while the last who waited for it leaves gets the file,
+// not the other's cancellation.
+func TestJoinWhileLastLeaves(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	content := random(5, 16<<20)
+	w.join("a", Options{Rate: 8 << 20})
+	w.put("f", content, "a")
+	c := w.join("c", Options{})
+	first := make(chan error, 1)
+	go func() { first <- c.Get(within(t, time.Minute), "f") }()
+	waitFor(t, func() bool { return c.running("f") != nil })
+	// The last has left, and has not come to cancel it yet.
+	tr := c.running("f")
+	tr.mu.Lock()
+	tr.waiters = 0
+	tr.mu.Unlock()
+	second := make(chan error, 1)
+	go func() { second <- c.Get(within(t, time.Minute), "f") }()
+	ctx, cancel := context.WithTimeout(within(t, time.Minute), 10*time.Millisecond)
+	defer cancel()
+	if err := c.Get(ctx, "f"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+	tr.cancel(context.Canceled)
+	if err := <-first; !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	if err := <-second; err != nil {
+		t.Errorf("got %v", err)
+	}
+	w.has("f", content, "c")
 }

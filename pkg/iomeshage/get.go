@@ -121,7 +121,11 @@ func (s *Service) get(ctx context.Context, label string, seen map[string]bool) e
 	if err != nil {
 		return fmt.Errorf("get %s: %w", label, err)
 	}
-	if t := s.join(name); t != nil {
+	t, err := s.join(ctx, name)
+	if err != nil {
+		return fmt.Errorf("get %s: %w", label, err)
+	}
+	if t != nil {
 		return t.wait(ctx)
 	}
 	if len(s.others()) == 0 {
@@ -137,7 +141,7 @@ func (s *Service) get(ctx context.Context, label string, seen map[string]bool) e
 			err = errors.Join(err, s.backing(ctx, tg.name, seen))
 			continue
 		}
-		t, _, e := s.begin(label, tg, seen)
+		t, _, e := s.begin(ctx, label, tg, seen)
 		err = errors.Join(err, e)
 		if t != nil {
 			coming = append(coming, t)
@@ -177,7 +181,7 @@ func (s *Service) Start(ctx context.Context, label string) (note string, err err
 			continue
 		}
 		wanted++
-		t, isNew, err := s.begin(label, tg, map[string]bool{})
+		t, isNew, err := s.begin(ctx, label, tg, map[string]bool{})
 		if err != nil {
 			return "", err
 		}
@@ -231,20 +235,31 @@ func (s *Service) choose(ctx context.Context, label, name string, strict bool) (
 }
 
 // begin starts a transfer, or joins the one that runs.
-func (s *Service) begin(label string, tg *target, seen map[string]bool) (t *transfer, isNew bool, err error) {
+func (s *Service) begin(ctx context.Context, label string, tg *target, seen map[string]bool) (t *transfer, isNew bool, err error) {
 	if label != tg.name && isPattern(label) || !strings.HasSuffix(strings.TrimRight(label, "/"), tg.name) {
 		label = tg.name // one of several
 	}
+	for {
+		if t, err = s.join(ctx, tg.name); t != nil || err != nil {
+			return t, false, err
+		}
+		if t, err = s.launch(label, tg, seen); t != nil || err != nil {
+			return t, true, err
+		}
+	}
+}
+
+// launch starts a transfer, unless there is one of the file: it returns nil.
+func (s *Service) launch(label string, tg *target, seen map[string]bool) (*transfer, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return nil, false, ErrClosed
+		return nil, ErrClosed
 	}
-	if t := s.transfer[tg.name]; t != nil {
-		t.addWaiter()
-		return t, false, nil
+	if s.transfer[tg.name] != nil {
+		return nil, nil
 	}
-	t = s.newTransfer(label, tg, seen)
+	t := s.newTransfer(label, tg, seen)
 	t.waiters = 1
 	ctx, cancel := context.WithCancelCause(s.ctx)
 	t.cancel = cancel
@@ -260,24 +275,37 @@ func (s *Service) begin(label string, tg *target, seen map[string]bool) (t *tran
 		}
 		close(t.finished)
 	})
-	return t, true, nil
+	return t, nil
 }
 
-// join returns the transfer of a name to wait for, nil for none.
-func (s *Service) join(name string) *transfer {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	t := s.transfer[name]
-	if t != nil {
-		t.addWaiter()
+// join returns the transfer of a name to wait for, nil for none. One that
+// everybody has left is about to end: join waits for that.
+func (s *Service) join(ctx context.Context, name string) (*transfer, error) {
+	for {
+		t := s.running(name)
+		if t == nil || t.addWaiter() {
+			return t, nil
+		}
+		select {
+		case <-t.finished:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+		if t.err == nil {
+			return t, nil // it came all the same
+		}
 	}
-	return t
 }
 
-func (t *transfer) addWaiter() {
+// addWaiter is false if the last who waited has left.
+func (t *transfer) addWaiter() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.waiters == 0 {
+		return false
+	}
 	t.waiters++
+	return true
 }
 
 // wait ends with the transfer, or with ctx; the last who leaves ends it.
