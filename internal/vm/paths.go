@@ -1,9 +1,15 @@
 package vm
 
+import "strings"
+
 // EachFile calls f for every path of a file or directory of the configuration
-// that may be changed, until one call fails. Empty ones are left out.
+// that may be changed, until one call fails. Left out are empty ones, and a
+// QEMU that is looked up in $PATH.
 func (c *Config) EachFile(f func(path *string) error) error {
-	paths := []*string{&c.KernelPath, &c.InitrdPath, &c.CdromPath, &c.MigratePath, &c.FilesystemPath}
+	paths := []*string{&c.KernelPath, &c.InitrdPath, &c.CdromPath, &c.MigratePath, &c.FilesystemPath, &c.Preinit}
+	if strings.Contains(c.QemuPath, "/") {
+		paths = append(paths, &c.QemuPath)
+	}
 	for i := range c.Disks {
 		paths = append(paths, &c.Disks[i].Path)
 	}
