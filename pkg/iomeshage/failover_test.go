@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -226,4 +228,75 @@ func TestJoinWhileLastLeaves(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	w.has("f", content, "c")
+}
+
+// A directory of which a part has come does not count as there: the next who
+// needs it gets the rest, or an error while nobody has the rest.
+func TestHalfDirectory(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.join("a", Options{Rate: 8 << 20})
+	one, two := []byte("one"), random(6, 20<<20)
+	w.put("d/1", one, "a")
+	w.put("d/sub/2", two, "a")
+	c := w.join("c", Options{})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { _, err := c.Fetch(ctx, w.path("c", "d")); done <- err }()
+	waitFor(t, func() bool {
+		_, err := os.Stat(w.path("c", "d/1"))
+		st := c.Status()
+		return err == nil && len(st) == 1 && st[0].Done >= 1
+	})
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	w.hub.Kill("a")
+	for _, others := range []bool{false, true} { // alone, and with one that does not have it
+		if others {
+			w.join("b", Options{})
+		}
+		for _, dir := range []string{"d", "d/sub"} {
+			if _, err := c.Fetch(within(t, time.Minute), w.path("c", dir)); err == nil || !strings.Contains(err.Error(), "d/sub/2") {
+				t.Errorf("%s, others %v: got %v", dir, others, err)
+			}
+		}
+	}
+	w.join("a", Options{Root: a.opts.Root})
+	for _, dir := range []string{"d/sub", "d"} {
+		if _, err := c.Fetch(within(t, time.Minute), w.path("c", dir)); err != nil {
+			t.Error(err)
+		}
+	}
+	w.has("d/1", one, "c")
+	w.has("d/sub/2", two, "c")
+}
+
+// A directory that comes in the background leaves nothing behind, and one that
+// is deleted is not wanted any more.
+func TestHalfDirectoryForgotten(t *testing.T) {
+	w := newWorld(t, "a", "c")
+	c := w.hosts["c"]
+	w.put("d/1", []byte("one"), "a")
+	w.put("d/2", []byte("two"), "a")
+	if _, err := c.Start(t.Context(), "d"); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, func() bool { return len(w.leftovers("c")) == 0 })
+	w.has("d/2", []byte("two"), "c")
+	if err := c.mark("d", []*target{{name: "d/3"}}); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.lacking("d"); !slices.Equal(got, []string{"d/3"}) {
+		t.Errorf("got %v", got)
+	}
+	if list, err := os.ReadDir(filepath.Join(c.opts.Root)); err != nil || len(list) != 2 {
+		t.Errorf("%v, %v", list, err)
+	}
+	if err := c.Delete("d"); err != nil {
+		t.Fatal(err)
+	}
+	w.clean("c")
 }

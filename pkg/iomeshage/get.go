@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -129,11 +130,14 @@ func (s *Service) get(ctx context.Context, label string, seen map[string]bool) e
 		return t.wait(ctx)
 	}
 	if len(s.others()) == 0 {
-		return nil
+		return s.whole(label, name)
 	}
 	list, err := s.choose(ctx, label, name, false)
 	if err != nil {
 		return err
+	}
+	if err := s.mark(name, list); err != nil {
+		return fmt.Errorf("get %s: %w", label, err)
 	}
 	var coming []*transfer
 	for _, tg := range list {
@@ -150,7 +154,10 @@ func (s *Service) get(ctx context.Context, label string, seen map[string]bool) e
 	for _, t := range coming {
 		err = errors.Join(err, t.wait(ctx))
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return s.whole(label, name)
 }
 
 // Start begins to bring what Get would bring, and returns when it has begun;
@@ -169,11 +176,14 @@ func (s *Service) Start(ctx context.Context, label string) (note string, err err
 		if list, err := s.expand(name); err == nil && len(list) == 0 {
 			return label + " is not here, and there is no other host to get it from", nil
 		}
-		return "", nil
+		return "", s.whole(label, name)
 	}
 	list, err := s.choose(ctx, label, name, true)
 	if err != nil {
 		return "", err
+	}
+	if err := s.mark(name, list); err != nil {
+		return "", fmt.Errorf("get %s: %w", label, err)
 	}
 	wanted, begun := 0, 0
 	for _, tg := range list {
@@ -190,7 +200,10 @@ func (s *Service) Start(ctx context.Context, label string) (note string, err err
 			s.report(t)
 		}
 	}
-	if wanted > 0 && begun == 0 {
+	switch {
+	case wanted == 0:
+		return "", s.whole(label, name)
+	case begun == 0:
 		return "", ErrInFlight
 	}
 	return "", nil
@@ -209,6 +222,7 @@ func (s *Service) report(t *transfer) {
 			s.opts.Log.Error("file distribution: file did not come", "file", t.label, "err", t.err)
 			return
 		}
+		s.lacking(path.Dir(t.name)) // it may have been the last of a directory
 		s.opts.Log.Info("file distribution: file is here", "file", t.label, "bytes", t.layout.size, "took", time.Since(began).Round(time.Millisecond))
 	}()
 }

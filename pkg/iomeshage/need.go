@@ -52,7 +52,8 @@ func (s *Service) needs(ctx context.Context, name string, seen map[string]bool) 
 }
 
 // Fetch brings the file at an absolute path if it lies in the files directory
-// and is not here, with the files that it needs. Other paths are returned as
+// and is not here, with the files that it needs, and the rest of a directory of
+// which a part has come. Other paths are returned as
 // they are, and so is one that is here, without asking anybody.
 func (s *Service) Fetch(ctx context.Context, path string) (string, error) {
 	rel, err := filepath.Rel(s.opts.Root, path)
@@ -60,6 +61,13 @@ func (s *Service) Fetch(ctx context.Context, path string) (string, error) {
 		return path, nil
 	}
 	st, err := s.root.Stat(rel)
+	if err == nil && st.IsDir() && len(s.lacking(rel)) > 0 {
+		err := s.get(ctx, rel, map[string]bool{})
+		if errors.Is(err, ErrNotFound) {
+			err = s.whole(rel, rel) // it is there, and lacks what nobody has
+		}
+		return path, err
+	}
 	if err == nil && st.IsDir() || err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return path, nil //nolint:nilerr // a link that leads out is the caller's business
 	}
