@@ -80,7 +80,7 @@ func absent(ctx context.Context, err error) error {
 	case errors.Is(err, meshage.ErrUnknown), errors.Is(err, meshage.ErrLeft):
 		return errs.WithRemedy(errs.New(errs.Unreachable, "the host is not in the mesh"), "`mesh list` shows who is; `ns del-hosts` takes it out of a namespace")
 	case errors.Is(err, meshage.ErrAmbiguous):
-		return errs.Wrap(errs.State, err)
+		return errs.Wrap(errs.Unreachable, err)
 	}
 	return errs.New(errs.Unreachable, "the host cannot be reached: %w", err)
 }

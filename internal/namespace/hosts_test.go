@@ -9,6 +9,8 @@ import (
 
 	"minimega/internal/cluster"
 	"minimega/internal/errs"
+	"minimega/internal/host"
+	"minimega/internal/vm"
 	"minimega/pkg/meshage"
 	"minimega/pkg/meshage/meshtest"
 )
@@ -37,7 +39,7 @@ func among(t *testing.T, twin string) (*Registry, *meshtest.Hub) {
 		c := cluster.New(name)
 		cluster.Serve(c, "clear", func(context.Context, string, clearOrder, func(none)) (none, error) { return none{}, nil })
 		cluster.Serve(c, "survey", func(context.Context, string, surveyQuery, func(none)) (surveyReport, error) {
-			return surveyReport{}, nil
+			return surveyReport{Facts: host.Facts{CPUs: 2, MemTotal: 1024, Limit: -1}}, nil
 		})
 		cluster.Serve(c, "launch", func(_ context.Context, _ string, o launchOrder, say func(launched)) (none, error) {
 			say(launched{Done: o.count()})
@@ -69,5 +71,24 @@ func TestClearSaysWhereNot(t *testing.T) {
 		if slices.Contains(r.Names(), "lab") {
 			t.Errorf("clear %s: it is still here", name)
 		}
+	}
+}
+
+// Of two nodes of one name neither gets VMs, and a launch that the other hosts
+// have done has worked.
+func TestLaunchBesideTwins(t *testing.T) {
+	r, _ := among(t, "b")
+	ns, err := r.Get("lab")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := ns.Launch(t.Context(), vm.KVM, "v[1-3]", "", nil); err != nil {
+		t.Error(err)
+	}
+	if err := ns.Edit(func(c *vm.Config) error { c.Schedule = "b"; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if err := ns.Launch(t.Context(), vm.KVM, "v4", "", nil); !errors.Is(err, errs.Unreachable) || !strings.Contains(err.Error(), meshage.ErrAmbiguous.Error()) {
+		t.Errorf("a VM for one of two hosts of a name: %v", err)
 	}
 }
