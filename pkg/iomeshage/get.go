@@ -235,7 +235,7 @@ func (s *Service) choose(ctx context.Context, label, name string, strict bool) (
 		return nil, fmt.Errorf("get %s: %w", label, err)
 	}
 	if len(list) == 0 && len(silent) > 0 {
-		return nil, fmt.Errorf("get %s: %w (no answer from %s)", label, ErrNotFound, strings.Join(silent, ", "))
+		return nil, fmt.Errorf("get %s: %w (no answer from %s)", label, ErrNotFound, strings.Join(slices.Compact(silent), ", ")) // several hosts may have one name
 	}
 	if len(list) == 0 {
 		return nil, fmt.Errorf("get %s: %w", label, ErrNotFound)
