@@ -239,6 +239,12 @@ func TestOverlay(t *testing.T) {
 	g.await(1, "n1: host left the mesh", "log ring") // n1 tells n2
 	g.do(0, "clear log mesh")
 	g.await(0, "n3: !the host is not in the mesh", "vm info")
+	if got := g.run(0, "ns bridge wire vxlan"); !strings.Contains(got, "host n3: ") {
+		t.Errorf("ns bridge without n3: %s", got)
+	}
+	if got := g.run(1, ".columns bridge bridge"); strings.Contains(got, "wire") {
+		t.Errorf("ns bridge that failed left: %s", got)
+	}
 	if err := g.ping(0, "10.1.0.3"); err != nil {
 		t.Errorf("without a daemon: %v", err)
 	}

@@ -143,12 +143,13 @@ func (d *Daemon) renumber(deps *command.Deps) func(context.Context, []vlan.Renum
 }
 
 // tunnels connects a bridge with those of the same name on other hosts by
-// tunnels with a key; without hosts it removes these.
-func (m *mesh) tunnels(net *network.Manager) func(ctx context.Context, bridge, kind string, key uint32, hosts []string) error {
-	return func(ctx context.Context, bridge, kind string, key uint32, hosts []string) error {
+// tunnels with a key; without hosts it removes these. A bridge that it made is
+// there afterwards only if nothing failed.
+func (m *mesh) tunnels(net *network.Manager) func(ctx context.Context, bridge, kind string, key uint32, hosts []string) (made bool, err error) {
+	return func(ctx context.Context, bridge, kind string, key uint32, hosts []string) (made bool, err error) {
 		ours := slices.DeleteFunc(net.Tunnels(bridge), func(t network.Tunnel) bool { return t.Key != key })
 		if len(hosts) == 0 {
-			return net.Unlinked(ctx, bridge, ours)
+			return false, net.Unlinked(ctx, bridge, ours)
 		}
 		var to []network.Tunnel
 		for _, member := range m.cluster.Members() {
@@ -157,13 +158,23 @@ func (m *mesh) tunnels(net *network.Manager) func(ctx context.Context, bridge, k
 			}
 			remote, err := netip.ParseAddr(member.Address)
 			if err != nil {
-				return errs.New(errs.State, "the address of host %s is not known yet", member.Name)
+				return false, errs.New(errs.State, "the address of host %s is not known yet", member.Name)
 			}
 			to = append(to, network.Tunnel{Kind: kind, Remote: remote, Key: key})
 		}
-		_, err := net.Linked(ctx, bridge, to)
-		return err
+		known := hasBridge(net, bridge)
+		if _, err = net.Linked(ctx, bridge, to); err == nil {
+			return !known, nil
+		}
+		if !known && hasBridge(net, bridge) {
+			err = errors.Join(err, net.DestroyBridge(context.WithoutCancel(ctx), bridge))
+		}
+		return false, err
 	}
+}
+
+func hasBridge(net *network.Manager, name string) bool {
+	return slices.ContainsFunc(net.Bridges(), func(b network.BridgeInfo) bool { return b.Name == name })
 }
 
 // clusterID tells the overlays of different meshes on one network apart.

@@ -100,8 +100,9 @@ func (n *Namespace) AddBridge(ctx context.Context, bridge, kind string) error {
 	}
 	n.mu.Unlock()
 	if len(t.Hosts) > 1 {
-		if err := n.tunnel(ctx, bridge, t, t.Hosts); err != nil {
-			return errs.Join(err, n.tunnel(context.WithoutCancel(ctx), bridge, tunnels{Kind: kind, Key: t.Key}, t.Hosts))
+		if made, err := n.tunnel(ctx, bridge, t, t.Hosts, nil); err != nil {
+			_, undone := n.tunnel(context.WithoutCancel(ctx), bridge, tunnels{Kind: kind, Key: t.Key}, t.Hosts, made)
+			return errs.Join(err, undone)
 		}
 	}
 	n.mu.Lock()
@@ -124,12 +125,23 @@ func (n *Namespace) DelBridge(ctx context.Context, bridge string) error {
 	if len(t.Hosts) <= 1 {
 		return nil
 	}
-	return n.tunnel(ctx, bridge, tunnels{Kind: t.Kind, Key: t.Key}, t.Hosts)
+	_, err := n.tunnel(ctx, bridge, tunnels{Kind: t.Kind, Key: t.Key}, t.Hosts, nil)
+	return err
 }
 
-// tunnel has each of on connect its bridge as t says.
-func (n *Namespace) tunnel(ctx context.Context, bridge string, t tunnels, on []string) error {
-	return cluster.Each(ctx, on, func(ctx context.Context, host string) error {
-		return n.registry.tunnel(ctx, host, tunnelOrder{bridge, t})
+// tunnel has each of on connect its bridge as t says, and those of destroy
+// remove it afterwards. It returns the hosts that had no such bridge before.
+func (n *Namespace) tunnel(ctx context.Context, bridge string, t tunnels, on, destroy []string) (made []string, err error) {
+	did := make([]tunneled, len(on))
+	err = cluster.Each(ctx, on, func(ctx context.Context, host string) (err error) {
+		o := tunnelOrder{Bridge: bridge, Tunnels: t, Destroy: slices.Contains(destroy, host)}
+		did[slices.Index(on, host)], err = n.registry.tunnel(ctx, host, o)
+		return err
 	})
+	for i, host := range on {
+		if did[i].Made {
+			made = append(made, host)
+		}
+	}
+	return made, err
 }

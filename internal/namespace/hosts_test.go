@@ -3,6 +3,7 @@ package namespace
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -90,5 +91,56 @@ func TestLaunchBesideTwins(t *testing.T) {
 	}
 	if err := ns.Launch(t.Context(), vm.KVM, "v4", "", nil); !errors.Is(err, errs.Unreachable) || !strings.Contains(err.Error(), meshage.ErrAmbiguous.Error()) {
 		t.Errorf("a VM for one of two hosts of a name: %v", err)
+	}
+}
+
+// What `ns bridge` did where it could is undone when it fails on one host, and
+// so are the bridges that it made, but no others.
+func TestBridgeLeavesNothing(t *testing.T) {
+	r, hub := among(t, "")
+	orders := make(chan string, 16)
+	ask := func(host string, made bool, fails error) func(context.Context, string, tunnelOrder, func(none)) (tunneled, error) {
+		return func(_ context.Context, _ string, o tunnelOrder, _ func(none)) (tunneled, error) {
+			orders <- fmt.Sprintf("%s %d %v", host, len(o.Tunnels.Hosts), o.Destroy)
+			if len(o.Tunnels.Hosts) == 0 {
+				return tunneled{}, nil
+			}
+			return tunneled{made}, fails
+		}
+	}
+	for host, f := range map[string]func(context.Context, string, tunnelOrder, func(none)) (tunneled, error){
+		"b": ask("b", true, nil), "c": ask("c", false, nil), "d": ask("d", false, errs.New(errs.Unsupported, "no GRE here")),
+	} {
+		c := cluster.New(host)
+		cluster.Serve(c, "tunnels", f)
+		c.Join(hub.Join(host))
+	}
+	r.opts.Tunnels = func(_ context.Context, _, _ string, _ uint32, hosts []string) (bool, error) {
+		orders <- fmt.Sprintf("h %d", len(hosts))
+		return len(hosts) > 0, nil
+	}
+	r.opts.DestroyBridge = func(_ context.Context, bridge string) error { orders <- "h destroys " + bridge; return nil }
+	ns, err := r.Get("lab")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := ns.AddHosts("localhost,b,c,d"); err != nil {
+		t.Fatal(err)
+	}
+	if err := ns.AddBridge(t.Context(), "wire", "gre"); !errors.Is(err, errs.Unsupported) || cluster.HostOf(err) != "d" {
+		t.Errorf("%v", err)
+	}
+	close(orders)
+	var got []string
+	for o := range orders {
+		got = append(got, o)
+	}
+	slices.Sort(got)
+	want := []string{"b 0 true", "b 4 false", "c 0 false", "c 4 false", "d 0 false", "d 4 false", "h 0", "h 4", "h destroys wire"}
+	if !slices.Equal(got, want) {
+		t.Errorf("orders: %q", got)
+	}
+	if got := ns.connected(); len(got) != 0 {
+		t.Errorf("connected: %q", got)
 	}
 }

@@ -26,8 +26,8 @@ func (r *Registry) serve() {
 	})
 	cluster.Serve(c, "launch", r.launchHere)
 	cluster.Serve(c, "save", r.saveHere)
-	cluster.Serve(c, "tunnels", func(ctx context.Context, _ string, o tunnelOrder, _ func(none)) (none, error) {
-		return none{}, r.tunnelHere(ctx, o)
+	cluster.Serve(c, "tunnels", func(ctx context.Context, _ string, o tunnelOrder, _ func(none)) (tunneled, error) {
+		return r.tunnelHere(ctx, o)
 	})
 	cluster.Serve(c, "clear", func(ctx context.Context, _ string, o clearOrder, _ func(none)) (none, error) {
 		return none{}, r.clearHere(ctx, o)
@@ -142,21 +142,29 @@ func onHost(err error, host string) error {
 type tunnelOrder struct {
 	Bridge  string
 	Tunnels tunnels
+	Destroy bool // the bridge, once its tunnels are gone
 }
 
-func (r *Registry) tunnelHere(ctx context.Context, o tunnelOrder) error {
+// tunneled is what an order has done besides.
+type tunneled struct{ Made bool } // the bridge
+
+func (r *Registry) tunnelHere(ctx context.Context, o tunnelOrder) (tunneled, error) {
 	if r.opts.Tunnels == nil {
-		return errs.New(errs.Unsupported, "this host makes no tunnels")
+		return tunneled{}, errs.New(errs.Unsupported, "this host makes no tunnels")
 	}
-	return r.opts.Tunnels(ctx, o.Bridge, o.Tunnels.Kind, o.Tunnels.Key, o.Tunnels.Hosts)
+	made, err := r.opts.Tunnels(ctx, o.Bridge, o.Tunnels.Kind, o.Tunnels.Key, o.Tunnels.Hosts)
+	if err == nil && o.Destroy {
+		err = r.opts.DestroyBridge(ctx, o.Bridge)
+	}
+	return tunneled{made}, err
 }
 
-func (r *Registry) tunnel(ctx context.Context, host string, o tunnelOrder) error {
+func (r *Registry) tunnel(ctx context.Context, host string, o tunnelOrder) (tunneled, error) {
 	if host == r.host() {
 		return r.tunnelHere(ctx, o)
 	}
-	_, err := cluster.Ask[none, none](ctx, r.opts.Cluster, host, "tunnels", o, nil)
-	return onHost(err, host)
+	did, err := cluster.Ask[tunneled, none](ctx, r.opts.Cluster, host, "tunnels", o, nil)
+	return did, onHost(err, host)
 }
 
 // clearOrder has a host end what runs in a namespace.
@@ -228,7 +236,8 @@ func (n *Namespace) disconnect(ctx context.Context) error {
 		delete(n.bridges, bridge)
 		n.mu.Unlock()
 		if len(t.Hosts) > 1 {
-			failed = append(failed, n.registry.tunnelHere(ctx, tunnelOrder{bridge, tunnels{Kind: t.Kind, Key: t.Key}}))
+			_, err := n.registry.tunnelHere(ctx, tunnelOrder{Bridge: bridge, Tunnels: tunnels{Kind: t.Kind, Key: t.Key}})
+			failed = append(failed, err)
 		}
 	}
 	return errs.Join(failed...)

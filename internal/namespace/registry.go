@@ -47,8 +47,10 @@ type Options struct {
 	// hosts; none disconnects.
 	Overlay func(ctx context.Context, namespace string, hosts []string) error
 	// Tunnels connects a bridge with those of the other hosts by tunnels of a
-	// kind and key; none disconnects.
-	Tunnels func(ctx context.Context, bridge, kind string, key uint32, hosts []string) error
+	// kind and key, and reports whether it made the bridge; none disconnects.
+	Tunnels func(ctx context.Context, bridge, kind string, key uint32, hosts []string) (made bool, err error)
+	// DestroyBridge removes a bridge that nothing uses.
+	DestroyBridge func(ctx context.Context, bridge string) error
 
 	VMs *vm.Manager
 	// VLANs resolves what stands for a VLAN in a netspec.
