@@ -207,6 +207,72 @@ func TestCluster(t *testing.T) {
 	}
 }
 
+// What the commands about the mesh, and those that show several hosts, say.
+func TestMeshCommands(t *testing.T) {
+	g := newGroup(t, 3)
+	g.want(0, "n1: auto", "mesh degree")
+	g.do(0, "mesh degree 1")
+	g.want(0, "n1: 1", "mesh degree")
+	g.want(0, "n1: !strconv.ParseUint: parsing \"x\": invalid syntax (a number of peers, or auto)", "mesh degree x")
+	g.do(0, "mesh degree auto")
+	g.want(0, "n1: unlimited", "mesh timeout")
+	g.do(0, "mesh timeout 90")
+	g.want(0, "n1: 1m30s", "mesh timeout")
+	g.want(0, "n1: !invalid timeout: `-1` (seconds, 0 for any time)", "mesh timeout -1")
+	g.do(0, "mesh timeout 0")
+	g.want(0, "n1: unlimited", "mesh timeout")
+
+	// A link is drawn once, whoever made it.
+	g.do(0, "mesh dial n2", "mesh dial n3")
+	g.await(0, "n1: n1\n |--n2\n |--n3", "mesh list")
+	g.do(0, "mesh dot mesh.dot")
+	drawn := strings.Fields(g.read(0, "mesh.dot"))
+	for _, want := range []string{`graph mesh { "n1"; "n1" -- "n2"; "n1" -- "n3"; "n2"; "n3"; }`, `graph mesh { "n1"; "n1" -- "n2"; "n1" -- "n3"; "n2"; "n2" -- "n3"; "n3"; }`} {
+		if strings.Join(drawn, " ") == want {
+			drawn = nil
+		}
+	}
+	if drawn != nil {
+		t.Errorf("mesh dot: %s", drawn)
+	}
+
+	// Who hung up is not linked again until it is told to.
+	g.want(0, "n1: !hang up: n9: no such node in the mesh: did you mean n1, n2, n3?", "mesh hangup n9")
+	g.do(0, "mesh hangup n2")
+	g.want(0, "n1: n3", "mesh list peers")
+	g.do(0, "mesh dial n2")
+	g.await(0, "n1: n[2-3]", "mesh list peers")
+	g.meet()
+
+	g.do(0, "namespace lab", "vm config filesystem "+g.root, "vm config memory 64", "vm config net lan", "vm launch container a[1-2]")
+	g.want(0, "n2: n2\nn3: n3", "host name")
+	g.want(0, "n2: 1 64\nn3: 1 64", ".columns vms,memcommit host")
+	g.do(0, "viz lab.dot")
+	want := `graph minimega {
+size="8,11";
+overlap=false;
+"n2:a1:0:[]:[]" [style=filled, fillcolor=yellow];
+"n2:a1:0:[]:[]" -- 101;
+"n3:a2:0:[]:[]" [style=filled, fillcolor=yellow];
+"n3:a2:0:[]:[]" -- 101;
+}
+`
+	if got := g.read(0, "lab.dot"); got != want {
+		t.Errorf("viz:\n%s", got)
+	}
+	g.do(0, "clear all")
+}
+
+// read returns what is in a file of a host's files directory.
+func (g *group) read(n int, name string) string {
+	g.t.Helper()
+	content, err := os.ReadFile(g.file(n, name))
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return string(content)
+}
+
 // VMs of a namespace on different hosts are on one network, without a switch
 // that knows of it, with frames as large as guests have them; those of others
 // are not.
