@@ -113,24 +113,28 @@ func (b *backchannel) nobody(_ context.Context, s *vm.Spec, _ net.Conn) {
 }
 
 // accept is called by the poller when somebody connects.
-func (b *backchannel) accept() bool {
+func (b *backchannel) accept() answer {
 	var conn net.Conn
 	var err error
 	if e := b.raw.Control(func(fd uintptr) { conn, err = (&listener{fd: int(fd)}).accept() }); e != nil {
-		return false // closed
+		return end // closed
 	}
-	switch {
-	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.ECONNABORTED), errors.Is(err, unix.EINTR):
-		return true
-	case err != nil:
-		b.log.Warn("the backchannel takes no more connections", "vm", b.spec.Name, "err", err)
-		return false
+	if err != nil {
+		v := afterRefusal(err)
+		if v != goOn {
+			b.log.Warn("the backchannel takes no connections", "vm", b.spec.Name, "err", err)
+		}
+		return v
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.closed || len(b.conns) >= backchannelMost {
+	if b.closed {
 		_ = conn.Close()
-		return !b.closed
+		return end
+	}
+	if len(b.conns) >= backchannelMost {
+		_ = conn.Close()
+		return goOn
 	}
 	b.conns[conn] = true
 	b.wg.Go(func() {
@@ -140,7 +144,7 @@ func (b *backchannel) accept() bool {
 		b.mu.Unlock()
 		_ = conn.Close()
 	})
-	return true
+	return goOn
 }
 
 // Close ends all connections and waits for those who serve them. end says that

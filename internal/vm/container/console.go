@@ -17,8 +17,10 @@ const (
 	scrollback = 1920 // bytes: a screen of 80 by 24
 	// behind is how many pieces of output a client may be behind the others
 	// before it is let go; a piece has at most pieceSize bytes.
-	behind    = 256
-	pieceSize = 4096
+	behind = 256
+	// consoleMost is how many clients a console has at most.
+	consoleMost = 64
+	pieceSize   = 4096
 )
 
 // console passes bytes between a container's terminal and any number of
@@ -61,7 +63,7 @@ func openConsole(p *poller, master *os.File, path, host string, log *slog.Logger
 	}
 	c.listeners = append(c.listeners, port)
 	for _, l := range c.listeners {
-		err = errors.Join(err, c.watch(p, l.fd, func() bool { return c.accept(l) }))
+		err = errors.Join(err, c.watch(p, l.fd, func() answer { return c.accept(l) }))
 	}
 	if e := raw.Control(func(fd uintptr) { err = errors.Join(err, c.watch(p, int(fd), c.show)) }); e != nil {
 		err = errors.Join(err, e)
@@ -72,7 +74,7 @@ func openConsole(p *poller, master *os.File, path, host string, log *slog.Logger
 	return c, nil
 }
 
-func (c *console) watch(p *poller, fd int, ready func() bool) error {
+func (c *console) watch(p *poller, fd int, ready func() answer) error {
 	remove, err := p.add(fd, ready)
 	if err == nil {
 		c.removes = append(c.removes, remove)
@@ -85,20 +87,24 @@ func (c *console) port() int { return c.listeners[1].port }
 
 // accept lets clients in, who first get what was shown last: nothing is missed
 // or seen twice.
-func (c *console) accept(l *listener) bool {
+func (c *console) accept(l *listener) answer {
 	conn, err := l.accept()
-	switch {
-	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.ECONNABORTED), errors.Is(err, unix.EINTR):
-		return true
-	case err != nil:
-		c.log.Warn("console takes no more clients", "err", err)
-		return false
+	if err != nil {
+		v := afterRefusal(err)
+		if v != goOn {
+			c.log.Warn("console takes no clients", "err", err)
+		}
+		return v
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
 		_ = conn.Close()
-		return false
+		return end
+	}
+	if len(c.clients) >= consoleMost {
+		_ = conn.Close()
+		return goOn
 	}
 	n := &client{conn: conn, out: make(chan []byte, behind)}
 	if len(c.last) > 0 {
@@ -114,7 +120,7 @@ func (c *console) accept(l *listener) bool {
 		_, _ = io.Copy(writer{c.master}, n.conn)
 		c.drop(n)
 	})
-	return true
+	return goOn
 }
 
 // writer hides what else a file can do from io.Copy: splice(2) to a terminal
@@ -148,24 +154,24 @@ func (c *console) dropLocked(n *client) {
 }
 
 // show passes on what the container writes. It is called by one goroutine.
-func (c *console) show() bool {
+func (c *console) show() answer {
 	var buf [pieceSize]byte
 	var n int
 	var err error
 	if closed := c.raw.Control(func(fd uintptr) { n, err = unix.Read(int(fd), buf[:]) }); closed != nil {
-		return false
+		return end
 	}
 	switch {
 	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
-		return true
+		return goOn
 	case err != nil || n == 0: // EIO: the container has ended
-		return false
+		return end
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.remember(buf[:n])
 	if len(c.clients) == 0 {
-		return true
+		return goOn
 	}
 	b := append([]byte(nil), buf[:n]...)
 	for k := range c.clients {
@@ -175,7 +181,7 @@ func (c *console) show() bool {
 			c.dropLocked(k)
 		}
 	}
-	return true
+	return goOn
 }
 
 // remember keeps the end of what was shown. The caller holds mu.

@@ -122,6 +122,36 @@ func TestStopAndStart(t *testing.T) {
 	until(t, "more", func() bool { return m.shown() != before })
 }
 
+// A start that took too long can be tried again.
+func TestStartLate(t *testing.T) {
+	defer func(d time.Duration) { startTime = d }(startTime)
+	startTime = 200 * time.Millisecond
+	b := newBench(t)
+	m := b.launch(b.config("count"))
+	if err := unix.Kill(m.init.pid, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := m.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "try `vm start` again") {
+			t.Fatalf("start of a process that stands still: %v", err)
+		}
+	}
+	if got, err := m.Status(t.Context()); got != vm.Building || err != nil {
+		t.Errorf("meanwhile it is %v %v", got, err)
+	}
+	if err := unix.Kill(m.init.pid, unix.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	startTime = time.Minute
+	if err := m.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "tick 3", func() bool { return strings.Contains(m.shown(), "tick 3") })
+	if got, err := m.Status(t.Context()); got != vm.Running || err != nil {
+		t.Errorf("then it is %v %v", got, err)
+	}
+}
+
 func TestKillPaused(t *testing.T) {
 	b := newBench(t)
 	m := b.start(b.config("count"))

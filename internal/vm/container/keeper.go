@@ -57,11 +57,11 @@ func newKeeper(p *poller, pid, fd int, child bool) (*keeper, error) {
 }
 
 // ended is called by the poller when the process has, and asks for no more.
-func (k *keeper) ended() bool {
+func (k *keeper) ended() answer {
 	if k.child {
 		pid, err := unix.Wait4(k.pid, nil, unix.WNOHANG, nil)
 		if err == nil && pid == 0 || errors.Is(err, unix.EINTR) {
-			return true
+			return goOn
 		}
 	}
 	k.mu.Lock()
@@ -72,7 +72,7 @@ func (k *keeper) ended() bool {
 	if next != nil {
 		next()
 	}
-	return false
+	return end
 }
 
 // then has f called once the process has ended. f must not wait for anything.

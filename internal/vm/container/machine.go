@@ -28,6 +28,7 @@ type Machine struct {
 	console *console
 	cc      *backchannel // nil without one
 	start   *os.File     // eventfd; nil once started
+	told    bool         // init has been told to start
 	program string       // that init executes first, "" for an adopted one
 	report  *os.File     // tells of the start; nil once started, and for an adopted one
 
@@ -50,10 +51,10 @@ var (
 	_ vm.Stater   = (*Machine)(nil)
 )
 
-const (
-	forceTime = 10 * time.Second
-	startTime = 10 * time.Second
-)
+const forceTime = 10 * time.Second
+
+// startTime is how long init may take to be executed. Tests make it shorter.
+var startTime = 10 * time.Second
 
 func newMachine(l *launch) *Machine {
 	m := &Machine{spec: l.spec, keeper: l.keeper, init: l.init, group: l.group, console: l.console, cc: l.cc, start: l.start, report: l.report,
@@ -155,8 +156,11 @@ func (m *Machine) Start(ctx context.Context) error {
 	if m.start == nil {
 		return m.late(m.group.Thaw(ctx))
 	}
-	if _, err := m.start.Write([]byte{1, 0, 0, 0, 0, 0, 0, 0}); err != nil {
-		return fmt.Errorf("start init: %w", err)
+	if !m.told {
+		if _, err := m.start.Write([]byte{1, 0, 0, 0, 0, 0, 0, 0}); err != nil {
+			return fmt.Errorf("start init: %w", err)
+		}
+		m.told = true
 	}
 	err := m.executed(ctx)
 	if err != nil {
@@ -167,22 +171,31 @@ func (m *Machine) Start(ctx context.Context) error {
 	return err
 }
 
-// executed waits until init runs. An adopted container has nobody to tell.
+// executed waits until init runs. An adopted container has nobody to tell. Who
+// has waited in vain may wait again.
 func (m *Machine) executed(ctx context.Context) error {
 	if m.report == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, startTime)
-	defer cancel()
-	stop := context.AfterFunc(ctx, func() { _ = m.report.SetReadDeadline(time.Now()) })
-	defer stop()
+	if err := m.report.SetReadDeadline(time.Now().Add(startTime)); err != nil {
+		return err
+	}
+	expired := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() { defer close(expired); _ = m.report.SetReadDeadline(time.Now()) })
 	_, value, err := readRecord(m.report)
-	if errors.Is(err, io.EOF) { // closed by the execution
+	if !stop() {
+		<-expired // so that it does not end a later wait
+	}
+	switch {
+	case errors.Is(err, io.EOF): // closed by the execution
 		err = m.report.Close()
 		m.report = nil
 		return err
-	}
-	if err == nil { // nothing but the execution can fail now
+	case errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() != nil:
+		return ctx.Err()
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return errs.New(errs.State, "init was not executed within %v, the host may be too busy: try `vm start` again", startTime)
+	case err == nil: // nothing but the execution can fail now
 		err = initFailure(m.program, unix.Errno(-value))
 	}
 	m.mu.Lock()

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,10 +16,22 @@ type poller struct {
 	done        chan struct{}
 
 	mu      sync.Mutex // guards the fields below
-	ready   map[int32]func() bool
+	ready   map[int32]func() answer
 	next    int32
 	stopped bool
 }
+
+// answer is what is to become of a descriptor that could be read.
+type answer int
+
+const (
+	goOn  answer = iota
+	end          // it is not looked at any more
+	later        // nor for a moment: something is lacking that may come back
+)
+
+// recovery is that moment.
+const recovery = 100 * time.Millisecond
 
 func newPoller() (*poller, error) {
 	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
@@ -32,15 +45,15 @@ func newPoller() (*poller, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("epoll: %w", err), unix.Close(epoll))
 	}
-	p := &poller{epoll: epoll, wake: wake, done: make(chan struct{}), ready: map[int32]func() bool{}, next: 1}
+	p := &poller{epoll: epoll, wake: wake, done: make(chan struct{}), ready: map[int32]func() answer{}, next: 1}
 	go p.run()
 	return p, nil
 }
 
-// add calls ready whenever fd can be read, until it returns false or the
+// add calls ready whenever fd can be read, until it returns end or the
 // descriptor is closed. ready must not block. The returned function makes sure
 // that it is not called any more once it has come back.
-func (p *poller) add(fd int, ready func() bool) (remove func(), err error) {
+func (p *poller) add(fd int, ready func() answer) (remove func(), err error) {
 	p.mu.Lock()
 	id := p.next
 	p.next = max(1, p.next+1) // the descriptors of one moment are far fewer
@@ -82,13 +95,27 @@ func (p *poller) dispatch(e unix.EpollEvent) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	ready := p.ready[e.Fd]
-	if ready != nil && ready() {
+	if ready == nil {
 		return
 	}
-	if ready != nil {
+	switch ready() {
+	case end:
 		_ = unix.EpollCtl(p.epoll, unix.EPOLL_CTL_DEL, int(e.Pad), nil) // closed already, or nothing more to come
 		delete(p.ready, e.Fd)
+	case later:
+		p.listenLocked(e, 0)
+		time.AfterFunc(recovery, func() {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			if p.ready[e.Fd] != nil && !p.stopped { // so the descriptor is still the one that it was
+				p.listenLocked(e, unix.EPOLLIN)
+			}
+		})
 	}
+}
+
+func (p *poller) listenLocked(e unix.EpollEvent, events uint32) {
+	_ = unix.EpollCtl(p.epoll, unix.EPOLL_CTL_MOD, int(e.Pad), &unix.EpollEvent{Events: events, Fd: e.Fd, Pad: e.Pad})
 }
 
 // Close ends the goroutine. Consoles must have been closed.

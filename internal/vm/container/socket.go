@@ -103,6 +103,22 @@ func (l *listener) accept() (net.Conn, error) {
 	return net.FileConn(f)
 }
 
+// afterRefusal tells what to do after accept has failed: a process short of
+// descriptors or memory takes clients again once it is not.
+func afterRefusal(err error) answer {
+	for _, e := range []error{unix.EAGAIN, unix.ECONNABORTED, unix.EINTR} {
+		if errors.Is(err, e) {
+			return goOn
+		}
+	}
+	for _, e := range []error{unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM} {
+		if errors.Is(err, e) {
+			return later
+		}
+	}
+	return end
+}
+
 // Close ends listening.
 func (l *listener) Close() error {
 	err := unix.Close(l.fd)

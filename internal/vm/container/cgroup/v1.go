@@ -83,7 +83,14 @@ func restrict(dir string) error {
 }
 
 // Freeze stops all processes of the group, and returns when they stand still.
-func (g *Group) Freeze(ctx context.Context) error { return g.setFrozen(ctx, true) }
+func (g *Group) Freeze(ctx context.Context) error {
+	err := g.setFrozen(ctx, true)
+	if err == nil || g.tree.none() {
+		return err
+	}
+	// Some may stand still, and as the group counts as running nobody would thaw them.
+	return errors.Join(err, g.Thaw(context.WithoutCancel(ctx)))
+}
 
 // Thaw lets them go on.
 func (g *Group) Thaw(ctx context.Context) error { return g.setFrozen(ctx, false) }

@@ -1,0 +1,53 @@
+package container
+
+import (
+	"io/fs"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// What cannot be done just now, for want of descriptors, is done later.
+func TestPollerLater(t *testing.T) {
+	p, err := newPoller()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	fd, err := unix.Eventfd(1, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	var calls atomic.Int32
+	done := make(chan struct{})
+	remove, err := p.add(fd, func() answer {
+		if calls.Add(1) < 3 {
+			return later
+		}
+		close(done)
+		return end
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer remove()
+	<-done
+	if n := calls.Load(); n != 3 {
+		t.Errorf("%d calls, want 3", n)
+	}
+}
+
+func TestAfterRefusal(t *testing.T) {
+	for err, want := range map[error]answer{
+		unix.EAGAIN: goOn, unix.ECONNABORTED: goOn, unix.EMFILE: later, unix.EBADF: end, fs.ErrClosed: end,
+		&os.SyscallError{Syscall: "dup", Err: syscall.ENFILE}: later,
+	} {
+		if got := afterRefusal(err); got != want {
+			t.Errorf("%v: %v, want %v", err, got, want)
+		}
+	}
+}
