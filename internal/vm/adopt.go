@@ -18,7 +18,7 @@ import (
 
 // How long a machine may take to answer its new daemon, and to go by force.
 const (
-	adoptTime = 20 * time.Second
+	adoptTime = 5 * time.Second
 	endTime   = 10 * time.Second
 )
 
@@ -267,33 +267,26 @@ func (m *Manager) revive(i *instance) *VM {
 }
 
 // takeOver makes the process of an instance the machine of v. One that does
-// not answer is ended: nobody could drive it.
+// not answer in time is kept, see silent; one that cannot be driven is ended.
 func (v *VM) takeOver(ctx context.Context, i *instance) error {
-	ctx, cancel := context.WithTimeout(ctx, adoptTime)
-	defer cancel()
-	a, ok := v.manager.engines[v.Type].(Adopter)
-	if !ok {
+	if _, ok := v.manager.engines[v.Type].(Adopter); !ok {
 		v.fail(errs.New(errs.State, "minimega ended, and no %s can be taken over", v.Type))
 		return v.manager.end(context.Background(), i)
 	}
-	c := v.Config().Clone()
-	machine, err := a.Adopt(ctx, &Spec{ID: v.ID, Name: v.Name, Namespace: v.Namespace, Dir: v.Dir(), Config: c,
-		VNCPort: i.record.VNCPort, Log: v.log()}, i.pid())
-	if err != nil {
-		if gone(i.pids) {
-			v.lastState(v.manager.remains(v)) // it was on its way out
-			return nil
-		}
+	machine, c, state, err := v.reach(ctx, i)
+	switch {
+	case err == nil:
+	case gone(i.pids):
+		v.lastState(v.manager.remains(v)) // it was on its way out
+		return nil
+	case mute(err):
+		return v.wait(i, errs.AtStep(err, "adopt"))
+	default:
 		err = errs.AtStep(err, "adopt")
 		v.fail(err)
 		return errors.Join(err, v.manager.end(context.Background(), i))
 	}
-	state := i.state
-	if s, ok := machine.(Stater); ok {
-		if now, err := s.Status(ctx); err == nil {
-			state = now
-		}
-	}
+	forgetSilence(c)
 	v.mu.Lock()
 	v.config, v.machine, v.ended, v.state = c, machine, make(chan struct{}), state
 	ended := v.ended
@@ -303,6 +296,25 @@ func (v *VM) takeOver(ctx context.Context, i *instance) error {
 	v.writeConfig()
 	v.setStateIfAlive(state)
 	return nil
+}
+
+// reach asks the engine to take the process over, and the machine for its state.
+func (v *VM) reach(ctx context.Context, i *instance) (Machine, *Config, State, error) {
+	ctx, cancel := context.WithTimeout(ctx, adoptTime)
+	defer cancel()
+	c := v.Config().Clone()
+	machine, err := v.manager.engines[v.Type].(Adopter).Adopt(ctx, &Spec{ID: v.ID, Name: v.Name, Namespace: v.Namespace, Dir: v.Dir(), Config: c,
+		VNCPort: i.record.VNCPort, Log: v.log()}, i.pid())
+	if err != nil {
+		return nil, nil, 0, err
+	}
+	state := i.state
+	if s, ok := machine.(Stater); ok {
+		if now, err := s.Status(ctx); err == nil {
+			state = now
+		}
+	}
+	return machine, c, state, nil
 }
 
 // pid is the process to talk to: a wrapper around the hypervisor has the same

@@ -10,19 +10,21 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"minimega/internal/errs"
 	"minimega/internal/host"
+	"minimega/internal/network"
 	"minimega/internal/vm"
 	"minimega/internal/vm/vmtest"
 )
 
 // processes is an engine whose machines are processes that wait to be ended.
 type processes struct {
-	silent bool // they do not answer who adopts them
+	silent *atomic.Bool // they do not answer who adopts them
 }
 
 func (processes) Type() vm.Type                           { return vm.KVM }
@@ -48,7 +50,7 @@ func (processes) Instance(args []string) string {
 }
 
 func (e processes) Adopt(_ context.Context, s *vm.Spec, pid int) (vm.Machine, error) {
-	if e.silent {
+	if e.silent != nil && e.silent.Load() {
 		return nil, errs.New(errs.Unreachable, "it does not answer")
 	}
 	p, err := host.AdoptProc(pid)
@@ -87,9 +89,12 @@ func TestMachine(t *testing.T) {
 // heir is a manager over a base directory, with an engine of processes.
 func heir(t *testing.T, base string, e vm.Engine) *vm.Manager {
 	t.Helper()
-	m := vm.NewManager(vm.Options{Base: base, Host: "h", Engines: []vm.Engine{e}, Network: &vmtest.Network{}, Parallel: 2,
+	return heirOf(base, e, &vmtest.Network{})
+}
+
+func heirOf(base string, e vm.Engine, n *vmtest.Network) *vm.Manager {
+	return vm.NewManager(vm.Options{Base: base, Host: "h", Engines: []vm.Engine{e}, Network: n, Parallel: 2,
 		VLANName: func(_ string, v int) string { return strconv.Itoa(v) }, Log: slog.New(slog.DiscardHandler)}, 0)
-	return m
 }
 
 // estate is what an earlier manager left: VMs a, b, … that were started, by a
@@ -218,21 +223,64 @@ func checkAdopted(t *testing.T, m *vm.Manager, base string, dirs map[string]stri
 	}
 }
 
-// A machine that nobody can talk to is ended, and its VM says so.
+// A machine that does not answer is kept, and taken over once it does; until
+// then it can be killed and flushed.
 func TestAdoptSilent(t *testing.T) {
-	base, dirs := estate(t, "a")
-	m := heir(t, base, processes{silent: true})
+	base, dirs := estate(t, "a", "b")
+	var still atomic.Bool
+	still.Store(true)
+	net := &vmtest.Network{}
+	if _, err := net.Create(t.Context(), make([]network.PortSpec, len(dirs))); err != nil { // the taps of both
+		t.Fatal(err)
+	}
+	m := heirOf(base, processes{silent: &still}, net)
 	defer m.Close()
-	if _, err := m.Adopt(t.Context()); !errors.Is(err, errs.Unreachable) {
-		t.Errorf("adopt: %v", err)
+	a, err := m.Adopt(t.Context())
+	if !errors.Is(err, errs.Unreachable) || a.Running != 2 || len(a.Lost) != 0 {
+		t.Errorf("adopt: %+v, %v", a, err)
 	}
+	for _, name := range []string{"a", "b"} {
+		v, err := m.Find("ns", name)
+		if err != nil || v.State() != vm.Running || !strings.Contains(v.Tag("error"), "does not answer") || !runsIn(t, dirs[name]) {
+			t.Fatalf("%s: %v, %v", name, v, err)
+		}
+	}
+	if err := m.Stop(t.Context(), "ns", "a"); !errors.Is(err, errs.State) {
+		t.Errorf("stop: %v", err)
+	}
+	if err := m.Kill(t.Context(), "ns", "b"); err != nil {
+		t.Error(err)
+	}
+	if err := m.Flush(t.Context(), "ns", "b"); err != nil {
+		t.Error(err)
+	}
+	if _, err := m.Find("ns", "b"); err == nil {
+		t.Error("b is still there")
+	}
+	still.Store(false)
 	v, err := m.Find("ns", "a")
-	if err != nil || v.State() != vm.Error || !strings.Contains(v.Tag("error"), "does not answer") {
-		t.Fatalf("%v, %v", v, err)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if list, err := host.Processes(); err != nil || slices.ContainsFunc(list, func(p host.Process) bool { return (processes{}).Instance(p.Args) == dirs["a"] }) {
-		t.Errorf("its process runs on (%v)", err)
+	for v.Tag("error") != "" && t.Context().Err() == nil {
+		time.Sleep(10 * time.Millisecond)
 	}
+	if err := m.Stop(t.Context(), "ns", "a"); err != nil || v.State() != vm.Paused || v.Tag("k") != "a" {
+		t.Errorf("stop: %v, %v", v.State(), err)
+	}
+	if err := m.Kill(t.Context(), "ns", "a"); err != nil || v.State() != vm.Quit {
+		t.Errorf("kill: %v, %v", v.State(), err)
+	}
+}
+
+// runsIn reports whether a directory has a process.
+func runsIn(t *testing.T, dir string) bool {
+	t.Helper()
+	list, err := host.Processes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.ContainsFunc(list, func(p host.Process) bool { return (processes{}).Instance(p.Args) == dir })
 }
 
 func TestDiscard(t *testing.T) {

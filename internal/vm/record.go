@@ -56,6 +56,8 @@ func (v *VM) writeRecord() error {
 		r.Pid = m.Pid()
 		if d, ok := m.(Displayer); ok && d.VNC() != nil {
 			r.VNCPort = d.VNC().Port()
+		} else if s, ok := m.(*silent); ok {
+			r.VNCPort = s.i.record.VNCPort
 		}
 	}
 	text, err := json.Marshal(r)
