@@ -63,7 +63,7 @@ func Misc(m Machine) []Command {
 			return nil, ErrNoReply
 		},
 	}, {
-		Patterns: []string{"check", "check <fix,>"},
+		Patterns: []string{"check", "check <fix,-fix>"},
 		Short:    "check what this host lacks",
 		Long: "Says what minimega needs and does not find on this host, one thing a line, each with its remedy. What it can do without is shown as well, and is no error.\n" +
 			"`check fix` does what is safe to do: it loads modules, raises limits of this process, and removes what is left of an earlier\n" +
@@ -94,7 +94,7 @@ func (m Machine) check(ctx context.Context, c *Call) (*minicli.Response, error) 
 	found := []host.Diagnosis{}
 	for _, f := range host.RunChecks(ctx, m.Checks) {
 		d := f.Diagnosis()
-		if c.Chose("fix") && f.Check.Fix != nil {
+		if (c.Chose("fix") || c.Chose("-fix")) && f.Check.Fix != nil {
 			err := f.Fix(ctx)
 			d.Fixed = err == nil
 			f.Err = cmp.Or(err, f.Err)
