@@ -69,6 +69,9 @@ func (c *Config) viewer(ctx context.Context, conn net.Conn) error {
 	}
 	s := &show{config: c, screen: screen, keys: make(chan uint32, 16)}
 	if err := s.open(c.Offset); err != nil {
+		if s.rec != nil { // it was opened, and cannot be played up to there
+			s.rec.close()
+		}
 		_ = conn.Close()
 		return err
 	}
