@@ -38,7 +38,19 @@ func (m *Machine) HotplugAdd(ctx context.Context, image, version, serial string)
 	if err := disk.Free(image, true); err != nil {
 		return err
 	}
+	// The note comes first: a daemon that dies in between leaves no drive that
+	// the next one does not know.
 	n := m.freeNumber()
+	m.notePlugged(func(all map[int]vm.HotplugDisk) { all[n] = vm.HotplugDisk{ID: n, File: image, Version: version} })
+	if err := m.plug(ctx, n, image, bus, serial); err != nil {
+		m.notePlugged(func(all map[int]vm.HotplugDisk) { delete(all, n) })
+		return err
+	}
+	return nil
+}
+
+// plug makes the drive and the device of a number.
+func (m *Machine) plug(ctx context.Context, n int, image, bus, serial string) error {
 	id := hotDiskID + strconv.Itoa(n)
 	// Without a format QEMU keeps a guest from turning a raw disk into another.
 	if said, err := m.monitor(ctx, fmt.Sprintf("drive_add 0 %s", hmpQuote(fmt.Sprintf("id=%s,if=none,file=%s", id, opt(image))))); err != nil {
@@ -54,7 +66,6 @@ func (m *Machine) HotplugAdd(ctx context.Context, image, version, serial string)
 		_, _ = m.monitor(context.WithoutCancel(ctx), "drive_del "+id) // it may have gone with the device
 		return err
 	}
-	m.notePlugged(func(all map[int]vm.HotplugDisk) { all[n] = vm.HotplugDisk{ID: n, File: image, Version: version} })
 	return nil
 }
 
@@ -145,7 +156,8 @@ func (m *Machine) notePlugged(change func(map[int]vm.HotplugDisk)) {
 	}
 }
 
-// readPlugged finds the disks that an adopted machine has.
+// readPlugged finds the disks that an adopted machine has. A drive that was
+// noted and has no device is removed: its number could not be used again.
 func (m *Machine) readPlugged(ctx context.Context) {
 	b, err := os.ReadFile(filepath.Join(m.dir, pluggedName))
 	if err != nil {
@@ -161,13 +173,15 @@ func (m *Machine) readPlugged(ctx context.Context) {
 		m.log.Warn("asking for USB disks", "vm", m.name, "err", err)
 		return
 	}
-	m.notePlugged(func(all map[int]vm.HotplugDisk) {
-		for _, d := range noted {
-			if slices.Contains(ids, hotDiskID+strconv.Itoa(d.ID)) {
-				all[d.ID] = d
-			}
+	kept := map[int]vm.HotplugDisk{}
+	for _, d := range noted {
+		if id := hotDiskID + strconv.Itoa(d.ID); slices.Contains(ids, id) {
+			kept[d.ID] = d
+		} else {
+			_, _ = m.monitor(ctx, "drive_del "+id) // there may be none
 		}
-	})
+	}
+	m.notePlugged(func(all map[int]vm.HotplugDisk) { maps.Copy(all, kept) })
 }
 
 // monitor runs a command of the human monitor, for what QMP lacks, and returns

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"minimega/internal/errs"
+	"minimega/internal/vm"
 )
 
 // TestHotplug plugs disks in and out, with a daemon that changes in between.
@@ -27,6 +28,11 @@ func TestHotplug(t *testing.T) {
 	if err := m.HotplugAdd(ctx, one, "2.0", ""); !errors.Is(err, errs.State) {
 		t.Errorf("the same image twice: %v", err)
 	}
+	// A daemon that dies over a third disk leaves a note and a drive.
+	m.notePlugged(func(all map[int]vm.HotplugDisk) { all[2] = vm.HotplugDisk{ID: 2} })
+	if said, err := m.monitor(ctx, "drive_add 0 id=hotplug2,if=none,file="+newImage(t, "half", "raw", "1M")); err != nil || said != "OK" {
+		t.Fatalf("%q, %v", said, err)
+	}
 	if err := m.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +49,10 @@ func TestHotplug(t *testing.T) {
 	if got := m.Hotplugged(); len(got) != 2 || got[0].ID != 0 || got[1].ID != 1 {
 		t.Fatalf("adopted with %+v", got)
 	}
-	for n := range 2 {
+	if err := m.HotplugAdd(ctx, newImage(t, "third", "raw", "1M"), "", ""); err != nil {
+		t.Error(err)
+	}
+	for n := range 3 {
 		if err := m.HotplugRemove(ctx, n); err != nil {
 			t.Error(err)
 		}
