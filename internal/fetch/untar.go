@@ -57,6 +57,8 @@ func Untar(ctx context.Context, file string) (dir string, err error) {
 	switch {
 	case errors.Is(err, ErrTopLevel):
 		return "", ErrTopLevel
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return "", errs.WithRemedy(errs.New(errs.Invalid, "unpack %s: the archive is cut off: %w", file, err), "fetch or copy it again")
 	case err != nil:
 		return "", fmt.Errorf("unpack %s: %w", file, err)
 	}
