@@ -17,6 +17,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/klauspost/compress/zstd"
+
 	"minimega/internal/errs"
 )
 
@@ -32,8 +34,8 @@ const (
 // ErrTopLevel refuses an archive whose content does not lie in one directory.
 var ErrTopLevel = errs.New(errs.Invalid, "unable to handle tar without a single top-level directory")
 
-// Untar unpacks the archive at file, which may be compressed with gzip or
-// bzip2, beside itself, and returns the one top-level directory it has. If
+// Untar unpacks the archive at file, which may be compressed with gzip,
+// bzip2 or zstd, beside itself, and returns the one top-level directory it has. If
 // that is there already it stays as it is.
 //
 // Owners are kept when running as root. Device files are left out: whoever
@@ -48,6 +50,7 @@ func Untar(ctx context.Context, file string) (dir string, err error) {
 	if err != nil {
 		return "", fmt.Errorf("unpack %s: %w", file, err)
 	}
+	defer r.Close()
 	root, err := os.OpenRoot(filepath.Dir(file))
 	if err != nil {
 		return "", err
@@ -65,19 +68,28 @@ func Untar(ctx context.Context, file string) (dir string, err error) {
 	return filepath.Join(filepath.Dir(file), top), nil
 }
 
-// decompress looks at the first bytes to tell what r is.
-func decompress(r io.Reader) (io.Reader, error) {
+// maxWindow bounds the memory of a zstd decoder.
+const maxWindow = 128 << 20
+
+// decompress looks at the first bytes to tell what r is. Close the result.
+func decompress(r io.Reader) (io.ReadCloser, error) {
 	b := bufio.NewReaderSize(r, 64<<10)
 	magic, _ := b.Peek(6) // a shorter file is no archive, as tar will say
 	switch {
 	case strings.HasPrefix(string(magic), "\x1f\x8b"):
 		return gzip.NewReader(b)
 	case strings.HasPrefix(string(magic), "BZh"):
-		return bzip2.NewReader(b), nil
-	case strings.HasPrefix(string(magic), "\xfd7zXZ"), strings.HasPrefix(string(magic), "\x28\xb5\x2f\xfd"):
-		return nil, errs.WithRemedy(errs.New(errs.Unsupported, "compressed with xz or zstd"), "decompress it first")
+		return io.NopCloser(bzip2.NewReader(b)), nil
+	case strings.HasPrefix(string(magic), "\x28\xb5\x2f\xfd"):
+		z, err := zstd.NewReader(b, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderLowmem(true))
+		if err != nil {
+			return nil, err
+		}
+		return z.IOReadCloser(), nil
+	case strings.HasPrefix(string(magic), "\xfd7zXZ"):
+		return nil, errs.WithRemedy(errs.New(errs.Unsupported, "compressed with xz"), "decompress it first")
 	}
-	return b, nil
+	return io.NopCloser(b), nil
 }
 
 // unpack makes the archive's top-level directory in root and returns its name.

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/klauspost/compress/zstd"
+
 	"minimega/internal/errs"
 )
 
@@ -121,6 +123,17 @@ func TestUntarCompressed(t *testing.T) {
 	where, path := place(t, z.Bytes())
 	if got, err := Untar(t.Context(), path); got != where+"/fs" || err != nil {
 		t.Errorf("%q, %v", got, err)
+	}
+	e, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	where, path = place(t, e.EncodeAll(b, nil))
+	if got, err := Untar(t.Context(), path); got != where+"/fs" || err != nil {
+		t.Errorf("zstd: %q, %v", got, err)
+	}
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
 	}
 	_, path = place(t, []byte("\xfd7zXZ\x00 and so on"))
 	if _, err := Untar(t.Context(), path); !errors.Is(err, errs.Unsupported) {
