@@ -279,7 +279,13 @@ func TestHoldersEnd(t *testing.T) {
 		return len(found)
 	}
 	for _, end := range []func(*Manager) error{
-		(*Manager).Forget,
+		func(m *Manager) error {
+			lines, err := m.Forget()
+			if len(lines) != 1 || lines[0] != "capture to "+o.Path {
+				t.Errorf("forgot %q", lines)
+			}
+			return err
+		},
 		func(m *Manager) error { // killed between the end of a capture and that of its holder
 			if err := m.journal.Clear(); err != nil {
 				return err

@@ -2,6 +2,7 @@ package command
 
 import (
 	"context"
+	"slices"
 
 	"minimega/internal/capture"
 	"minimega/internal/errs"
@@ -29,9 +30,12 @@ func (d *Deps) Adopted(ctx context.Context) {
 }
 
 // Forgotten drops what an earlier daemon was recording, whose files stay, and
-// its stored configurations.
-func (d *Deps) Forgotten() error {
-	return errs.Join(d.Captures.Forget(), d.Records.Forget(), d.NS.Discard())
+// its stored configurations. It returns a line for each.
+func (d *Deps) Forgotten() ([]string, error) {
+	captures, bad := d.Captures.Forget()
+	records, worse := d.Records.Forget()
+	stored, worst := d.NS.Discard()
+	return slices.Concat(captures, records, stored), errs.Join(bad, worse, worst)
 }
 
 func (d *Deps) adoptedScreen(id int) (record.Target, error) {

@@ -76,9 +76,11 @@ func (d *Daemon) discard(ctx context.Context, deps *command.Deps) error {
 	for _, l := range links {
 		removed = append(removed, "interface "+l)
 	}
-	if err := deps.Forgotten(); err != nil {
+	forgotten, err := deps.Forgotten()
+	if err != nil {
 		return fmt.Errorf("-force: %w", err)
 	}
+	removed = append(removed, forgotten...)
 	for _, r := range removed {
 		d.log.Warn("-force: removed what an earlier minimega left", "removed", r)
 		if d.cfg.Say != nil {

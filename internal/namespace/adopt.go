@@ -92,13 +92,15 @@ func (r *Registry) Adopt() error {
 }
 
 // Discard removes what an earlier daemon kept of its namespaces.
-func (r *Registry) Discard() error {
+func (r *Registry) Discard() ([]string, error) {
 	names, err := r.kept()
+	var lines []string
 	failed := []error{err}
 	for _, name := range names {
+		lines = append(lines, "stored configurations of namespace "+name)
 		failed = append(failed, (&Namespace{Name: name, registry: r}).forget())
 	}
-	return errors.Join(failed...)
+	return lines, errors.Join(failed...)
 }
 
 // kept returns the namespaces of which there are files.

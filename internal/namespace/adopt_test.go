@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -70,8 +71,8 @@ func TestAdoptBroken(t *testing.T) {
 	if err != nil || strings.Join(ns.Saved(), " ") != "x" {
 		t.Errorf("stored: %v, %v", ns.Saved(), err)
 	}
-	if err := r.Discard(); err != nil {
-		t.Error(err)
+	if lines, err := r.Discard(); err != nil || !slices.Contains(lines, "stored configurations of namespace good") {
+		t.Errorf("%q, %v", lines, err)
 	}
 	if names, err := r.kept(); len(names) != 0 || err != nil {
 		t.Errorf("left: %v, %v", names, err)

@@ -96,8 +96,19 @@ func (m *Manager) restore(ctx context.Context, s *saved, e *journal.Entry, find 
 	return m.recordFB(ctx, t, s.Path, old)
 }
 
-// Forget drops what an earlier process left without taking it up.
-func (m *Manager) Forget() error { return m.journal.Clear() }
+// Forget drops what an earlier process left without taking it up, and returns a
+// line for each recording. Their files stay.
+func (m *Manager) Forget() ([]string, error) {
+	entries, err := m.journal.Entries()
+	var lines []string
+	for _, e := range entries {
+		var s saved
+		if e.Read(&s) == nil {
+			lines = append(lines, s.Kind+" recording of VM "+s.Name+" to "+s.Path)
+		}
+	}
+	return lines, errors.Join(err, m.journal.Clear())
+}
 
 // resumption is how a recording goes on that an earlier process began. A nil
 // one is a recording that begins.
