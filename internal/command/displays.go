@@ -76,7 +76,10 @@ func screen(v *vm.VM, states vm.State, what string) (record.Target, error) {
 		return t, err
 	}
 	s, ok := m.(vm.Displayer)
-	if !ok || s.VNC() == nil {
+	if !ok {
+		return t, errs.InVM(vm.NotSupported(v.Type, what), v.Name)
+	}
+	if s.VNC() == nil {
 		return t, errs.New(errs.Unsupported, "cannot %s: %s %s has no screen", what, v.Type, v.Name)
 	}
 	t.Proxy = s.VNC()

@@ -86,7 +86,7 @@ type HotplugDisk struct {
 
 // NotSupported is what a machine of a type answers that lacks an ability.
 func NotSupported(t Type, what string) error {
-	return errs.New(errs.Unsupported, "not supported by %s: %s", t, what)
+	return errs.AtStep(errs.New(errs.Unsupported, "not supported by %s", t), what)
 }
 
 // NoBonds is the answer to all who ask for a bond.

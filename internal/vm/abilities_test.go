@@ -30,12 +30,12 @@ func TestAbilities(t *testing.T) {
 		t.Fatal(err)
 	}
 	for what, err := range map[string]error{
-		"save":            m.Save(ctx, "n", "a", vm.SaveFiles{State: "/s", Disk: "/d"}),
-		"hotplug":         m.HotplugAdd(ctx, "n", "a", "/x", "", ""),
-		"cdrom":           m.ChangeCD(ctx, "n", "a", "", false),
-		"adding networks": m.AddNets(ctx, "n", "a", []vm.NetConfig{{VLAN: 1}}),
+		"save":        m.Save(ctx, "n", "a", vm.SaveFiles{State: "/s", Disk: "/d"}),
+		"hotplug":     m.HotplugAdd(ctx, "n", "a", "/x", "", ""),
+		"cdrom":       m.ChangeCD(ctx, "n", "a", "", false),
+		"add network": m.AddNets(ctx, "n", "a", []vm.NetConfig{{VLAN: 1}}),
 	} {
-		if !errors.Is(err, errs.Unsupported) || !strings.HasPrefix(err.Error(), "VM a: ") || !strings.HasSuffix(err.Error(), "not supported by kvm: "+what) {
+		if !errors.Is(err, errs.Unsupported) || !strings.HasPrefix(err.Error(), "VM a: ") || !strings.HasSuffix(err.Error(), what+": not supported by kvm") {
 			t.Errorf("%s: %v", what, err)
 		}
 	}

@@ -14,7 +14,7 @@ func (m *Manager) AddNets(ctx context.Context, namespace, target string, nets []
 	return m.eachMachine(ctx, namespace, target, "add network", func(ctx context.Context, v *VM, machine Machine) error {
 		adder, ok := machine.(NetAdder)
 		if !ok {
-			return NotSupported(v.Type, "adding networks")
+			return NotSupported(v.Type, "add network")
 		}
 		for _, n := range nets {
 			if err := v.addNet(ctx, adder, n); err != nil {

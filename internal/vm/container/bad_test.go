@@ -47,7 +47,7 @@ func TestCheck(t *testing.T) {
 		{func(c *vm.Config) { c.VolumePaths = map[string]string{"/x": "relative"} }, errs.Invalid, "not an absolute path"},
 		{func(c *vm.Config) { c.Preinit = "/nonexistent" }, errs.NotFound, "preinit /nonexistent"},
 		{func(c *vm.Config) { c.Preinit = "relative" }, errs.Invalid, "preinit relative"},
-		{func(c *vm.Config) { c.Bonds = []vm.BondConfig{{}} }, errs.Unsupported, "not supported by container: bonds"},
+		{func(c *vm.Config) { c.Bonds = []vm.BondConfig{{}} }, errs.Unsupported, "bonds: not supported by container"},
 	} {
 		config := b.config("sleep")
 		c.change(config)
