@@ -27,7 +27,7 @@ var layers = [][]string{
 	{"internal/vm", "internal/network", "internal/capture", "internal/record", "internal/jobs", "internal/optimize", "internal/disk", "internal/vlan", "internal/minilog", "internal/fetch", "internal/image", "internal/rfbplay", "internal/deploy"},
 	{"internal/vm/kvm", "internal/vm/container", "internal/vm/android", "internal/network/linux", "internal/network/networktest", "internal/guest", "internal/qmp"},
 	{"internal/basedir", "internal/statefile", "internal/journal", "internal/prompt"},
-	{"internal/host", "internal/rootless"},
+	{"internal/host", "internal/rootless", "internal/decompress"},
 	{"internal/undo", "internal/errs", "internal/version"},
 	{"pkg/miniclient", "pkg/minicli", "pkg/vnc", "pkg/ranges", "pkg/iomeshage"},
 	{"pkg/meshage"},

@@ -2,10 +2,7 @@ package fetch
 
 import (
 	"archive/tar"
-	"bufio"
 	"bytes"
-	"compress/bzip2"
-	"compress/gzip"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -17,8 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/klauspost/compress/zstd"
-
+	"minimega/internal/decompress"
 	"minimega/internal/errs"
 )
 
@@ -34,8 +30,7 @@ const (
 // ErrTopLevel refuses an archive whose content does not lie in one directory.
 var ErrTopLevel = errs.New(errs.Invalid, "unable to handle tar without a single top-level directory")
 
-// Untar unpacks the archive at file, which may be compressed with gzip,
-// bzip2 or zstd, beside itself, and returns the one top-level directory it has. If
+// Untar unpacks the archive at file, which may be compressed, beside itself, and returns the one top-level directory it has. If
 // that is there already it stays as it is.
 //
 // Owners are kept when running as root. Device files are left out: whoever
@@ -46,7 +41,7 @@ func Untar(ctx context.Context, file string) (dir string, err error) {
 		return "", err
 	}
 	defer f.Close()
-	r, err := decompress(&ctxReader{ctx, f})
+	r, err := decompress.Reader(ctx, &ctxReader{ctx, f})
 	if err != nil {
 		return "", fmt.Errorf("unpack %s: %w", file, err)
 	}
@@ -66,30 +61,6 @@ func Untar(ctx context.Context, file string) (dir string, err error) {
 		return "", fmt.Errorf("unpack %s: %w", file, err)
 	}
 	return filepath.Join(filepath.Dir(file), top), nil
-}
-
-// maxWindow bounds the memory of a zstd decoder.
-const maxWindow = 128 << 20
-
-// decompress looks at the first bytes to tell what r is. Close the result.
-func decompress(r io.Reader) (io.ReadCloser, error) {
-	b := bufio.NewReaderSize(r, 64<<10)
-	magic, _ := b.Peek(6) // a shorter file is no archive, as tar will say
-	switch {
-	case strings.HasPrefix(string(magic), "\x1f\x8b"):
-		return gzip.NewReader(b)
-	case strings.HasPrefix(string(magic), "BZh"):
-		return io.NopCloser(bzip2.NewReader(b)), nil
-	case strings.HasPrefix(string(magic), "\x28\xb5\x2f\xfd"):
-		z, err := zstd.NewReader(b, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderLowmem(true))
-		if err != nil {
-			return nil, err
-		}
-		return z.IOReadCloser(), nil
-	case strings.HasPrefix(string(magic), "\xfd7zXZ"):
-		return nil, errs.WithRemedy(errs.New(errs.Unsupported, "compressed with xz"), "decompress it first")
-	}
-	return io.NopCloser(b), nil
 }
 
 // unpack makes the archive's top-level directory in root and returns its name.

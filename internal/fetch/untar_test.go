@@ -135,9 +135,19 @@ func TestUntarCompressed(t *testing.T) {
 	if err := e.Close(); err != nil {
 		t.Fatal(err)
 	}
+	xz := exec.Command("xz", "--stdout")
+	xz.Stdin = bytes.NewReader(b)
+	packed, err := xz.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	where, path = place(t, packed)
+	if got, err := Untar(t.Context(), path); got != where+"/fs" || err != nil {
+		t.Errorf("xz: %q, %v", got, err)
+	}
 	_, path = place(t, []byte("\xfd7zXZ\x00 and so on"))
-	if _, err := Untar(t.Context(), path); !errors.Is(err, errs.Unsupported) {
-		t.Errorf("got %v", err)
+	if _, err := Untar(t.Context(), path); !errors.Is(err, errs.Invalid) || !strings.Contains(err.Error(), "xz: ") {
+		t.Errorf("of what is no xz: %v", err)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"minimega/internal/decompress"
 	"minimega/internal/errs"
 )
 
@@ -75,7 +76,7 @@ func (s *Store) decompressed(ctx context.Context, f *os.File) (*os.File, error) 
 		return f, nil
 	}
 	in := &counter{ctx: ctx, r: io.NewSectionReader(f, 0, 1<<62)}
-	z, err := decompress(ctx, in)
+	z, err := decompress.Reader(ctx, in)
 	if err != nil {
 		return nil, err
 	}

@@ -16,6 +16,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sys/unix"
 
+	"minimega/internal/decompress"
 	"minimega/internal/errs"
 )
 
@@ -73,7 +74,7 @@ func (u *unpacker) run(ctx context.Context, r io.Reader, packed func(int64)) (un
 	if err := u.limits.room(int(u.root.Fd()), 0); err != nil {
 		return unpacked{}, err
 	}
-	z, err := decompress(ctx, u.in)
+	z, err := decompress.Reader(ctx, u.in)
 	if err != nil {
 		return unpacked{}, bad(err)
 	}
