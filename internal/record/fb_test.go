@@ -138,6 +138,10 @@ func TestFBVMGoneCompletesFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, func() bool { return m.List()[0].Items > 0 })
+	// The first update may say no more than how large the screen is.
+	for end := time.Now().Add(5 * time.Second); m.List()[0].Items < 2 && time.Now().Before(end); {
+		time.Sleep(20 * time.Millisecond)
+	}
 	if err := m.RecordFB(t.Context(), proxy, path+"2"); err == nil || err.Error() != "fb recording for qemu already running" {
 		t.Errorf("second recording: %v", err)
 	}

@@ -51,6 +51,8 @@ func (f *found) check() error {
 
 type findReply struct {
 	Files []found `json:"files"`
+	// Odd is something in the directory asked for that is not sent with it.
+	Odd string `json:"odd,omitempty"`
 }
 
 // hashRequest asks for hashes: of Count chunks beginning with From, which may
@@ -167,7 +169,7 @@ func (s *Service) answerFind(_ context.Context, request []byte) (any, error) {
 			}
 		}
 	}
-	return findReply{files}, nil
+	return findReply{files, s.odd(q.Pattern)}, nil
 }
 
 // find lists the files here that a name, a directory or a pattern means.

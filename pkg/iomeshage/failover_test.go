@@ -181,7 +181,7 @@ func TestGoneBeforeFirstChunk(t *testing.T) {
 	w := newWorld(t, "c", "a", "b")
 	w.put("f", []byte("f"), "a", "b")
 	c := w.hosts["c"]
-	list, err := c.choose(t.Context(), "f", "f", false)
+	list, _, err := c.choose(t.Context(), "f", "f", false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -299,4 +299,29 @@ func TestHalfDirectoryForgotten(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.clean("c")
+}
+
+// What of a directory does not travel is said.
+func TestOddDirectory(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "a", "c")
+	w.put("d/usr/bin/sh", []byte("sh"), "a")
+	if err := os.Symlink("sh", w.path("a", "d/usr/bin/bash")); err != nil { // to a file: it comes as one
+		t.Fatal(err)
+	}
+	c := w.hosts["c"]
+	if err := c.Get(within(t, time.Minute), "d"); err != nil {
+		t.Fatal(err)
+	}
+	w.has("d/usr/bin/bash", []byte("sh"), "c")
+	w.put("e/usr/bin/sh", []byte("sh"), "a")
+	if err := os.Symlink("usr/bin", w.path("a", "e/bin")); err != nil {
+		t.Fatal(err)
+	}
+	const want = `a has "e/bin", which is neither a file nor a directory`
+	if note, err := c.Start(within(t, time.Minute), "e"); err != nil || !strings.Contains(note, want) {
+		t.Errorf("note %q, %v", note, err)
+	}
+	waitFor(t, func() bool { return len(w.leftovers("c")) == 0 })
+	w.has("e/usr/bin/sh", []byte("sh"), "c")
 }

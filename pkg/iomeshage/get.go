@@ -21,6 +21,7 @@ var errDeleted = errors.New("deleted meanwhile")
 type findResult struct {
 	host  string
 	files []found
+	odd   string
 	err   error
 }
 
@@ -31,7 +32,7 @@ func (s *Service) findAt(ctx context.Context, hosts []string, q findRequest) []f
 	}
 	var out []findResult
 	for r := range askAll[findReply](ctx, s.network(), hosts, findProtocol, q) {
-		f := findResult{host: r.host, files: r.value.Files, err: r.err}
+		f := findResult{host: r.host, files: r.value.Files, odd: r.value.Odd, err: r.err}
 		if len(f.files) > maxListed+1 {
 			f.files, f.err = nil, errGarbage
 		}
@@ -62,8 +63,8 @@ type target struct {
 }
 
 // search asks all hosts which files a pattern means. silent are those that did
-// not answer.
-func (s *Service) search(ctx context.Context, pattern string) (list []*target, silent []string, err error) {
+// not answer, odd what a host has in a directory and does not send.
+func (s *Service) search(ctx context.Context, pattern string) (list []*target, silent []string, odd string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, findTimeout)
 	defer cancel()
 	byName := map[string]*target{}
@@ -75,7 +76,7 @@ func (s *Service) search(ctx context.Context, pattern string) (list []*target, s
 	}
 	here, err := s.find(pattern)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, "", err
 	}
 	for i := range here {
 		at(here[i].Name).here = &here[i]
@@ -84,6 +85,9 @@ func (s *Service) search(ctx context.Context, pattern string) (list []*target, s
 		if r.err != nil {
 			silent = append(silent, r.host)
 			s.opts.Log.Debug("file distribution: no answer", "host", r.host, "err", r.err)
+		}
+		if r.err == nil && checkName(r.odd) == nil && covers(pattern, r.odd) {
+			odd = fmt.Sprintf("%s has %q", r.host, r.odd)
 		}
 		for _, f := range r.files {
 			if !covers(pattern, f.Name) {
@@ -97,14 +101,14 @@ func (s *Service) search(ctx context.Context, pattern string) (list []*target, s
 		}
 	}
 	if context.Cause(ctx) != nil && errors.Is(ctx.Err(), context.Canceled) {
-		return nil, nil, context.Cause(ctx)
+		return nil, nil, "", context.Cause(ctx)
 	}
 	for _, name := range slices.Sorted(maps.Keys(byName)) {
 		if t := byName[name]; t.here != nil || len(t.complete) > 0 {
 			list = append(list, t)
 		}
 	}
-	return list, silent, nil
+	return list, silent, odd, nil
 }
 
 // Get brings a file, all files of a directory, or all that a pattern means to
@@ -132,9 +136,12 @@ func (s *Service) get(ctx context.Context, label string, seen map[string]bool) e
 	if len(s.others()) == 0 {
 		return s.whole(label, name)
 	}
-	list, err := s.choose(ctx, label, name, false)
+	list, odd, err := s.choose(ctx, label, name, false)
 	if err != nil {
 		return err
+	}
+	if odd != "" { // it may do without
+		s.opts.Log.Warn("file distribution: not all of a directory is fetched", "directory", label, "why", odd)
 	}
 	if err := s.mark(name, list); err != nil {
 		return fmt.Errorf("get %s: %w", label, err)
@@ -178,7 +185,7 @@ func (s *Service) Start(ctx context.Context, label string) (note string, err err
 		}
 		return "", s.whole(label, name)
 	}
-	list, err := s.choose(ctx, label, name, true)
+	list, note, err := s.choose(ctx, label, name, true)
 	if err != nil {
 		return "", err
 	}
@@ -202,11 +209,11 @@ func (s *Service) Start(ctx context.Context, label string) (note string, err err
 	}
 	switch {
 	case wanted == 0:
-		return "", s.whole(label, name)
+		return note, s.whole(label, name)
 	case begun == 0:
 		return "", ErrInFlight
 	}
-	return "", nil
+	return note, nil
 }
 
 // report lets the log say how a transfer ends that nobody waits for.
@@ -228,24 +235,28 @@ func (s *Service) report(t *transfer) {
 }
 
 // choose finds the files and, for each that is not here, the host whose
-// content is meant. strict makes it an error if what is here differs.
-func (s *Service) choose(ctx context.Context, label, name string, strict bool) ([]*target, error) {
-	list, silent, err := s.search(ctx, name)
+// content is meant. strict makes it an error if what is here differs. odd says
+// what will not come.
+func (s *Service) choose(ctx context.Context, label, name string, strict bool) (list []*target, odd string, err error) {
+	list, silent, odd, err := s.search(ctx, name)
+	if odd != "" {
+		odd += ", which is neither a file nor a directory and does not come with it: pack the directory as an archive (tar), and get that"
+	}
 	if err != nil {
-		return nil, fmt.Errorf("get %s: %w", label, err)
+		return nil, "", fmt.Errorf("get %s: %w", label, err)
 	}
 	if len(list) == 0 && len(silent) > 0 {
-		return nil, fmt.Errorf("get %s: %w (no answer from %s)", label, ErrNotFound, strings.Join(slices.Compact(silent), ", ")) // several hosts may have one name
+		return nil, "", fmt.Errorf("get %s: %w (no answer from %s)", label, ErrNotFound, strings.Join(slices.Compact(silent), ", ")) // several hosts may have one name
 	}
 	if len(list) == 0 {
-		return nil, fmt.Errorf("get %s: %w", label, ErrNotFound)
+		return nil, "", fmt.Errorf("get %s: %w", label, ErrNotFound)
 	}
 	for _, tg := range list {
 		if err := s.decide(ctx, tg, strict); err != nil {
-			return nil, fmt.Errorf("get %s: %w", tg.name, err)
+			return nil, "", fmt.Errorf("get %s: %w", tg.name, err)
 		}
 	}
-	return list, nil
+	return list, odd, nil
 }
 
 // begin starts a transfer, or joins the one that runs.

@@ -93,7 +93,7 @@ func TestHostileAnswers(t *testing.T) {
 			w.put("f", []byte("f"), "a")
 			bad := w.hub.Join("bad")
 			bad.Respond(findProtocol, func(context.Context, string, []byte) ([]byte, error) {
-				body, err := json.Marshal(findReply{files})
+				body, err := json.Marshal(findReply{Files: files})
 				if err != nil {
 					return nil, err
 				}

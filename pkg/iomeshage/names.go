@@ -125,6 +125,28 @@ func (s *Service) walk(name string, f func(string, fs.FileInfo) error) error {
 	})
 }
 
+// odd returns what is the first in a directory here that walk passes over: a
+// link to a directory or to nothing, a device, and the like.
+func (s *Service) odd(name string) (found string) {
+	if st, err := s.root.Stat(name); err != nil || !st.IsDir() || name == "." {
+		return ""
+	}
+	_ = fs.WalkDir(s.root.FS(), name, func(at string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil && d != nil && d.IsDir(), err == nil && d.IsDir() && hidden(at):
+			return fs.SkipDir
+		case err != nil, d.IsDir():
+			return nil
+		}
+		if st, err := s.root.Stat(at); err != nil || !st.Mode().IsRegular() {
+			found = at
+			return fs.SkipAll
+		}
+		return nil
+	})
+	return found
+}
+
 // covers reports whether a pattern, or a directory, means a name. Hosts are
 // not believed to have looked well.
 func covers(pattern, name string) bool {
