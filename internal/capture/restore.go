@@ -94,16 +94,9 @@ func (m *Manager) restore(ctx context.Context, s *saved, old *resumption, links 
 // Forget drops what an earlier process left without taking it up, and returns a
 // line for each capture. Their files stay.
 func (m *Manager) Forget() ([]string, error) {
-	entries, err := m.journal.Entries()
-	var lines []string
-	for _, e := range entries {
-		var s saved
-		if e.Read(&s) == nil {
-			lines = append(lines, "capture to "+s.Spec.Path)
-		}
-	}
 	found, bad := holders(m.dir)
-	return lines, errors.Join(err, bad, m.journal.Clear(), endHolders(found))
+	lines, err := journal.Drop(m.journal, func(s saved) string { return "capture to " + s.Spec.Path })
+	return lines, errors.Join(bad, err, endHolders(found))
 }
 
 // resumption is how a capture goes on that an earlier process began.

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"minimega/internal/host/hosttest"
+	"minimega/internal/journal"
 )
 
 // standIn in the environment makes the test program a daemon that captures and
@@ -287,7 +288,7 @@ func TestHoldersEnd(t *testing.T) {
 			return err
 		},
 		func(m *Manager) error { // killed between the end of a capture and that of its holder
-			if err := m.journal.Clear(); err != nil {
+			if _, err := journal.Drop(m.journal, func(saved) string { return "" }); err != nil {
 				return err
 			}
 			n, err := m.Restore(t.Context(), nil)

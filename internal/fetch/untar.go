@@ -30,8 +30,9 @@ const (
 // ErrTopLevel refuses an archive whose content does not lie in one directory.
 var ErrTopLevel = errs.New(errs.Invalid, "unable to handle tar without a single top-level directory")
 
-// Untar unpacks the archive at file, which may be compressed, beside itself, and returns the one top-level directory it has. If
-// that is there already it stays as it is.
+// Untar unpacks the archive at file, which may be compressed, beside itself,
+// and returns the one top-level directory it has. If that is there already it
+// stays as it is.
 //
 // Owners are kept when running as root. Device files are left out: whoever
 // uses the tree makes its own /dev.

@@ -109,14 +109,19 @@ func (j *Journal) orphan(name string) error {
 	return os.Remove(filepath.Join(j.dir, name))
 }
 
-// Clear removes every entry: nobody will take up what they tell of.
-func (j *Journal) Clear() error {
+// Drop removes every entry, as nobody will take up what they tell of, and
+// returns what line makes of those that hold a T.
+func Drop[T any](j *Journal, line func(T) string) (lines []string, err error) {
 	entries, err := j.Entries()
 	failed := []error{err}
 	for _, e := range entries {
+		var v T
+		if e.Read(&v) == nil {
+			lines = append(lines, line(v))
+		}
 		failed = append(failed, e.Remove())
 	}
-	return errors.Join(failed...)
+	return lines, errors.Join(failed...)
 }
 
 func (e *Entry) number() int {

@@ -99,15 +99,7 @@ func (m *Manager) restore(ctx context.Context, s *saved, e *journal.Entry, find 
 // Forget drops what an earlier process left without taking it up, and returns a
 // line for each recording. Their files stay.
 func (m *Manager) Forget() ([]string, error) {
-	entries, err := m.journal.Entries()
-	var lines []string
-	for _, e := range entries {
-		var s saved
-		if e.Read(&s) == nil {
-			lines = append(lines, s.Kind+" recording of VM "+s.Name+" to "+s.Path)
-		}
-	}
-	return lines, errors.Join(err, m.journal.Clear())
+	return journal.Drop(m.journal, func(s saved) string { return s.Kind + " recording of VM " + s.Name + " to " + s.Path })
 }
 
 // resumption is how a recording goes on that an earlier process began. A nil

@@ -69,7 +69,7 @@ func (s *Service) entries(at string, recursive bool) ([]Entry, error) {
 		return nil
 	}
 	if recursive {
-		err := s.walk(at, add)
+		err := s.walk(at, add, nil)
 		return out, err
 	}
 	st, err := s.root.Stat(at)

@@ -85,7 +85,7 @@ func (s *Service) expand(pattern string) ([]string, error) {
 			}
 			out = append(out, name)
 			return nil
-		})
+		}, nil)
 		if err != nil {
 			return nil, err
 		}
@@ -93,9 +93,10 @@ func (s *Service) expand(pattern string) ([]string, error) {
 	return out, nil
 }
 
-// walk calls f for each regular file at or below name. What cannot be read,
-// leads out of the root, or is no file or directory, is passed over.
-func (s *Service) walk(name string, f func(string, fs.FileInfo) error) error {
+// walk calls f for each regular file at or below name, and, unless that is nil,
+// odd for what is below and no file or directory, or leads out of the root.
+// What cannot be read is passed over.
+func (s *Service) walk(name string, f func(string, fs.FileInfo) error, odd func(string) error) error {
 	st, err := s.root.Stat(name)
 	if err != nil {
 		return nil //nolint:nilerr // not there for us
@@ -121,29 +122,21 @@ func (s *Service) walk(name string, f func(string, fs.FileInfo) error) error {
 		if st, err := s.root.Stat(at); err == nil && st.Mode().IsRegular() {
 			return f(at, st)
 		}
+		if odd != nil {
+			return odd(at)
+		}
 		return nil
 	})
 }
 
-// odd returns what is the first in a directory here that walk passes over: a
+// odd returns what is the first in a directory here that is not sent with it: a
 // link to a directory or to nothing, a device, and the like.
 func (s *Service) odd(name string) (found string) {
-	if st, err := s.root.Stat(name); err != nil || !st.IsDir() || name == "." {
+	if name == "." {
 		return ""
 	}
-	_ = fs.WalkDir(s.root.FS(), name, func(at string, d fs.DirEntry, err error) error {
-		switch {
-		case err != nil && d != nil && d.IsDir(), err == nil && d.IsDir() && hidden(at):
-			return fs.SkipDir
-		case err != nil, d.IsDir():
-			return nil
-		}
-		if st, err := s.root.Stat(at); err != nil || !st.Mode().IsRegular() {
-			found = at
-			return fs.SkipAll
-		}
-		return nil
-	})
+	file := func(string, fs.FileInfo) error { return nil }
+	_ = s.walk(name, file, func(at string) error { found = at; return fs.SkipAll })
 	return found
 }
 

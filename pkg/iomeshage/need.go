@@ -53,8 +53,8 @@ func (s *Service) needs(ctx context.Context, name string, seen map[string]bool) 
 
 // Fetch brings the file at an absolute path if it lies in the files directory
 // and is not here, with the files that it needs, and the rest of a directory of
-// which a part has come. Other paths are returned as
-// they are, and so is one that is here, without asking anybody.
+// which a part has come. Other paths are returned as they are, and so is one
+// that is here, without asking anybody.
 func (s *Service) Fetch(ctx context.Context, path string) (string, error) {
 	rel, err := filepath.Rel(s.opts.Root, path)
 	if err != nil || !filepath.IsAbs(path) || !filepath.IsLocal(rel) || rel == "." {
