@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"minimega/internal/host/hosttest"
 	"minimega/internal/host/lab"
 	"minimega/pkg/miniclient"
 )
@@ -59,7 +60,7 @@ func (e *experiment) losses() {
 	}
 	frozen := func(*rand.Rand) (string, func()) {
 		pid := e.daemon(i).PID()
-		e.check(syscall.Kill(pid, syscall.SIGSTOP))
+		hosttest.Freeze(e, pid)
 		return h.Name + " freezes", func() { e.check(syscall.Kill(pid, syscall.SIGCONT)) }
 	}
 	for _, lose := range []func(*rand.Rand) (string, func()){kill, vanish, frozen} {
@@ -130,7 +131,7 @@ func (e *experiment) lossy(random *rand.Rand) (string, func()) {
 // answers.
 func (e *experiment) freeze(random *rand.Rand) (string, func()) {
 	d := e.daemon(e.victim(random))
-	e.check(syscall.Kill(d.PID(), syscall.SIGSTOP))
+	hosttest.Freeze(e, d.PID())
 	return d.Host.Name + " freezes", func() { e.check(syscall.Kill(d.PID(), syscall.SIGCONT)) }
 }
 

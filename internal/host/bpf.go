@@ -27,10 +27,15 @@ func LoadBPF(progType uint32, insns []uint64) (fd int, err error) {
 		progType: progType, count: uint32(len(insns)),
 		insns: uint64(uintptr(unsafe.Pointer(&insns[0]))), license: uint64(uintptr(unsafe.Pointer(license))),
 	}
-	n, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
-	if errno != 0 {
-		return -1, errno
+	for {
+		n, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+		switch errno {
+		case 0:
+			unix.CloseOnExec(int(n))
+			return int(n), nil
+		case unix.EAGAIN, unix.EINTR: // a signal came, as the runtime sends them to its threads
+		default:
+			return -1, errno
+		}
 	}
-	unix.CloseOnExec(int(n))
-	return int(n), nil
 }

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"minimega/internal/errs"
+	"minimega/internal/host/hosttest"
 	"minimega/internal/vm"
 )
 
@@ -201,7 +202,7 @@ func TestKillByForce(t *testing.T) {
 		w := newWorld(t, behaviour, Options{})
 		_, m := w.launch(t)
 		if behaviour == "" {
-			freeze(t, m.Pid())
+			hosttest.Freeze(t, m.Pid())
 		}
 		start := time.Now()
 		if err := m.Kill(within(t, 200*time.Millisecond)); err != nil {
@@ -215,24 +216,6 @@ func TestKillByForce(t *testing.T) {
 			t.Error(err)
 		}
 	}
-}
-
-// freeze stops a process and waits until it has stopped.
-func freeze(t *testing.T, pid int) {
-	t.Helper()
-	if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
-	for ctx := within(t, time.Minute); ctx.Err() == nil; {
-		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, rest, _ := strings.Cut(string(b), ") "); strings.HasPrefix(rest, "T") {
-			return
-		}
-	}
-	t.Fatal("it does not stop")
 }
 
 // TestLastWords: an emulator that dies says why.

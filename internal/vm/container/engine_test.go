@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"minimega/internal/errs"
+	"minimega/internal/host/hosttest"
 	"minimega/internal/vm"
 )
 
@@ -128,9 +129,7 @@ func TestStartLate(t *testing.T) {
 	startTime = 200 * time.Millisecond
 	b := newBench(t)
 	m := b.launch(b.config("count"))
-	if err := unix.Kill(m.init.pid, unix.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	hosttest.Freeze(t, m.init.pid)
 	for range 2 {
 		if err := m.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "try `vm start` again") {
 			t.Fatalf("start of a process that stands still: %v", err)

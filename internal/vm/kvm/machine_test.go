@@ -17,6 +17,7 @@ import (
 
 	"minimega/internal/disk"
 	"minimega/internal/errs"
+	"minimega/internal/host/hosttest"
 	"minimega/internal/qmp"
 	"minimega/internal/vm"
 )
@@ -144,9 +145,7 @@ func TestGuestEnds(t *testing.T) {
 func TestKillByForce(t *testing.T) {
 	e := newEngine(t, tcg)
 	m := launchVM(t, e, spec(t, 1, small()))
-	if err := unix.Kill(m.Pid(), unix.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	hosttest.Freeze(t, m.Pid())
 	start := time.Now()
 	if err := m.Kill(within(t, 200*time.Millisecond)); err != nil {
 		t.Fatal(err)

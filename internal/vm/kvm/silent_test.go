@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"minimega/internal/errs"
+	"minimega/internal/host/hosttest"
 )
 
 // A QEMU that was stopped cannot be reached, however often it is asked, which
@@ -25,9 +26,7 @@ func TestAdoptStopped(t *testing.T) {
 	}
 	defer reap(m.Pid())
 	defer syscall.Kill(m.Pid(), syscall.SIGKILL)
-	if err := syscall.Kill(m.Pid(), syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	hosttest.Freeze(t, m.Pid())
 	for range 4 {
 		short, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
 		next := *s
