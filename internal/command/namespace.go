@@ -34,7 +34,8 @@ func namespaces(d *Deps) []Command {
 			Patterns: []string{"clear namespace [name]"},
 			Short:    "leave the namespace, or end one with all that runs in it",
 			Long: "Without a name, goes back to the default namespace. With one, kills and flushes its VMs, stops its captures,\n" +
-				"recordings and taps, and frees its VLANs; `all` does so for every namespace.",
+				"recordings and taps, and frees its VLANs; `all` does so for every namespace. A host of the namespace that is away is\n" +
+				"named, each time until it has been told: repeat the command when it is back, or take it out with `ns del-hosts`.",
 			Suggest: names, Run: d.clearNamespace,
 		},
 		{

@@ -196,7 +196,7 @@ func (d *Daemon) owners(hostname string) (*command.Deps, error) {
 		Overlay: d.mesh.overlay.Set, Tunnels: d.mesh.tunnels(net), DestroyBridge: net.DestroyBridge, VMs: deps.VMs, VLANs: vlans, NetDrivers: command.NetDrivers(deps.QEMU), Log: d.log, Clean: deps.Cleaners(),
 		Dir: filepath.Join(d.cfg.Base, "configs")})
 	vlans.OnRenumber(d.renumber(deps))
-	d.finally("namespaces", bounded(func(ctx context.Context) error { return deps.NS.Clear(ctx, "all") }))
+	d.finally("namespaces", bounded(deps.NS.Close))
 	return deps, nil
 }
 

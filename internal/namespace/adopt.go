@@ -84,7 +84,7 @@ func (n *Namespace) forget() error {
 // cannot be used are named in the error.
 func (r *Registry) Adopt() error {
 	names, err := r.kept()
-	failed := []error{err}
+	failed := []error{err, r.owed.adopt()}
 	for _, name := range names {
 		failed = append(failed, r.adopt(name))
 	}
@@ -95,7 +95,7 @@ func (r *Registry) Adopt() error {
 func (r *Registry) Discard() ([]string, error) {
 	names, err := r.kept()
 	var lines []string
-	failed := []error{err}
+	failed := []error{err, r.owed.forget()}
 	for _, name := range names {
 		lines = append(lines, "stored configurations of namespace "+name)
 		failed = append(failed, (&Namespace{Name: name, registry: r}).forget())
@@ -127,10 +127,7 @@ func (r *Registry) adopt(name string) error {
 	if err != nil {
 		return err
 	}
-	if st, err := os.Stat(ns.file()); err != nil || st.Size() > maxFile {
-		return fmt.Errorf("%s cannot be used: %w", ns.file(), errors.Join(err, errors.ErrUnsupported))
-	}
-	text, err := os.ReadFile(ns.file())
+	text, err := readKept(ns.file())
 	if err != nil {
 		return err
 	}
@@ -140,6 +137,18 @@ func (r *Registry) adopt(name string) error {
 	}
 	ns.restore(kept)
 	return nil
+}
+
+// readKept reads a file that an earlier daemon kept.
+func readKept(path string) ([]byte, error) {
+	st, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if st.Size() > maxFile {
+		return nil, fmt.Errorf("%s cannot be used: it has %d bytes, at most %d are read", path, st.Size(), maxFile)
+	}
+	return os.ReadFile(path)
 }
 
 // restore takes over what an earlier daemon kept.

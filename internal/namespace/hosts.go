@@ -38,6 +38,7 @@ func (n *Namespace) AddHosts(spec string) error {
 }
 
 // DelHosts removes hosts; unknown ones are passed over, `all` removes every one.
+// They need not be told of an end of the namespace any more.
 func (n *Namespace) DelHosts(spec string) error {
 	hosts, err := ranges.Split(spec)
 	if err != nil {
@@ -52,7 +53,7 @@ func (n *Namespace) DelHosts(spec string) error {
 	})
 	n.mu.Unlock()
 	n.keep()
-	return nil
+	return n.registry.owed.settle(n.Name, hosts...)
 }
 
 // HasHost reports whether a host is in the namespace.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -72,6 +74,70 @@ func TestClearSaysWhereNot(t *testing.T) {
 		if slices.Contains(r.Names(), "lab") {
 			t.Errorf("clear %s: it is still here", name)
 		}
+	}
+}
+
+// A host that was away when a namespace ended is named each time, also by the
+// next daemon and by `clear all`, until it has been told or is taken out.
+func TestClearNamesUntilTold(t *testing.T) {
+	r, hub := among(t, "")
+	r.opts.Dir = filepath.Join(t.TempDir(), "configs")
+	r.owed = newOwed(r.opts.Dir)
+	if _, err := r.Get("lab"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Get("other"); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.ClearEverywhere(t.Context(), "other"); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.owed.to(cluster.All); got != nil {
+		t.Fatalf("all are told, but owed are %q", got)
+	}
+	hub.Kill("c")
+	untold := func(name string) {
+		t.Helper()
+		if err := r.ClearEverywhere(t.Context(), name); cluster.HostOf(err) != "c" || strings.Count(err.Error(), "host ") != 2 {
+			t.Errorf("clear %s without c: %v", name, err)
+		}
+	}
+	untold("lab")
+	untold("lab")
+	if err := r.ClearEverywhere(t.Context(), "other"); err != nil {
+		t.Errorf("c has been told of this one: %v", err)
+	}
+	r.owed = newOwed(r.opts.Dir) // of the next daemon
+	if err := r.Adopt(); err != nil {
+		t.Fatal(err)
+	}
+	untold("all")
+	untold("lab")
+
+	asked := make(chan string, 1)
+	back := cluster.New("c")
+	cluster.Serve(back, "clear", func(_ context.Context, _ string, o clearOrder, _ func(none)) (none, error) {
+		asked <- o.Namespace
+		return none{}, nil
+	})
+	back.Join(hub.Join("c"))
+	if err := r.ClearEverywhere(t.Context(), "lab"); err != nil || <-asked != "lab" {
+		t.Errorf("c is back: %v", err)
+	}
+	hub.Kill("c")
+	if err := r.ClearEverywhere(t.Context(), "lab"); err != nil {
+		t.Errorf("c has been told: %v", err)
+	}
+	if _, err := os.Lstat(r.opts.Dir); err == nil {
+		t.Error("the file is left")
+	}
+
+	ns, err := r.Get("gone")
+	if err == nil {
+		err = errors.Join(r.owed.add(map[string][]string{"gone": {"c", "x"}}), ns.DelHosts("c"))
+	}
+	if err != nil || !slices.Equal(r.owed.to("gone"), []string{"x"}) {
+		t.Errorf("after del-hosts: %q, %v", r.owed.to("gone"), err)
 	}
 }
 

@@ -3,9 +3,7 @@ package namespace
 import (
 	"context"
 	"errors"
-	"maps"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"minimega/internal/cluster"
@@ -165,87 +163,4 @@ func (r *Registry) tunnel(ctx context.Context, host string, o tunnelOrder) (tunn
 	}
 	did, err := cluster.Ask[tunneled, none](ctx, r.opts.Cluster, host, "tunnels", o, nil)
 	return did, onHost(err, host)
-}
-
-// clearOrder has a host end what runs in a namespace.
-type clearOrder struct{ Namespace string }
-
-// clearHere ends a namespace on this host, if it has it.
-func (r *Registry) clearHere(ctx context.Context, o clearOrder) error {
-	if o.Namespace != "all" && r.Hosts(o.Namespace) == nil {
-		return nil
-	}
-	return r.Clear(ctx, o.Namespace)
-}
-
-// ClearEverywhere ends a namespace on this host, then on all peers and on its
-// hosts, of which those that cannot be reached are errors: what runs there goes on.
-func (r *Registry) ClearEverywhere(ctx context.Context, name string) error {
-	others := r.others(name)
-	failed := []error{r.separate(ctx, name)}
-	if err := r.Clear(ctx, name); err != nil {
-		return errs.Join(append(failed, err)...)
-	}
-	failed = append(failed, cluster.Each(ctx, others, func(ctx context.Context, host string) error {
-		_, err := cluster.Ask[none, none](ctx, r.opts.Cluster, host, "clear", clearOrder{name}, nil)
-		return onHost(err, host)
-	}))
-	return errs.Join(failed...)
-}
-
-// others lists the peers and the other hosts of a namespace, or of all.
-func (r *Registry) others(name string) []string {
-	hosts := r.opts.Cluster.Peers()
-	for _, ns := range r.named(name) {
-		hosts = append(hosts, ns.Hosts()...)
-	}
-	slices.Sort(hosts)
-	return slices.DeleteFunc(slices.Compact(hosts), func(h string) bool { return h == r.host() })
-}
-
-// separate undoes what `ns bridge` did on all hosts for a namespace, or for all.
-func (r *Registry) separate(ctx context.Context, name string) error {
-	var failed []error
-	for _, ns := range r.named(name) {
-		for _, bridge := range ns.connected() {
-			failed = append(failed, ns.DelBridge(ctx, bridge))
-		}
-	}
-	return errs.Join(failed...)
-}
-
-// named returns the namespace of that name, if there is one, or all.
-func (r *Registry) named(name string) (spaces []*Namespace) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, ns := range r.spaces {
-		if name == cluster.All || ns.Name == name {
-			spaces = append(spaces, ns)
-		}
-	}
-	return spaces
-}
-
-// disconnect ends what connects the namespace's VLANs and bridges on this host
-// with those of others.
-func (n *Namespace) disconnect(ctx context.Context) error {
-	failed := []error{n.registry.connect(ctx, n.Name, nil)}
-	for _, bridge := range n.connected() {
-		n.mu.Lock()
-		t := n.bridges[bridge]
-		delete(n.bridges, bridge)
-		n.mu.Unlock()
-		if len(t.Hosts) > 1 {
-			_, err := n.registry.tunnelHere(ctx, tunnelOrder{Bridge: bridge, Tunnels: tunnels{Kind: t.Kind, Key: t.Key}})
-			failed = append(failed, err)
-		}
-	}
-	return errs.Join(failed...)
-}
-
-// connected lists the bridges that `ns bridge` connected.
-func (n *Namespace) connected() []string {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return slices.Sorted(maps.Keys(n.bridges))
 }

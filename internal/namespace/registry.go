@@ -71,6 +71,7 @@ type Options struct {
 // Registry owns the namespaces of this host.
 type Registry struct {
 	opts Options
+	owed *owed
 
 	mu     sync.Mutex // guards the fields below
 	spaces map[string]*Namespace
@@ -79,7 +80,7 @@ type Registry struct {
 
 // NewRegistry returns a registry with the default namespace.
 func NewRegistry(opts Options) *Registry {
-	r := &Registry{opts: opts, spaces: map[string]*Namespace{}, saved: map[string]bool{}}
+	r := &Registry{opts: opts, owed: newOwed(opts.Dir), spaces: map[string]*Namespace{}, saved: map[string]bool{}}
 	r.spaces[Default] = newNamespace(r, Default)
 	r.serve()
 	return r
@@ -154,4 +155,10 @@ func (r *Registry) Clear(ctx context.Context, name string) error {
 	}
 	r.mu.Unlock()
 	return errs.Join(failed...)
+}
+
+// Close ends all that runs on this host. What other hosts have yet to be told
+// is forgotten with it.
+func (r *Registry) Close(ctx context.Context) error {
+	return errs.Join(r.Clear(ctx, cluster.All), r.owed.forget())
 }
