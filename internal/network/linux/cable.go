@@ -62,6 +62,10 @@ func (b *building) tryCables(ctx context.Context, todo []int) (again []int, err 
 		case err != nil: // one error is enough
 		case errors.Is(failed, unix.EEXIST) && b.d.space.exists(names[i]):
 			err = taken(p.Name)
+		case errors.Is(failed, unix.EEXIST):
+			err = errs.WithRemedy(errs.New(errs.Exists, "the container has an interface %s already", p.Inside), "have it renamed or removed there")
+		case errors.Is(failed, unix.EADDRNOTAVAIL):
+			err = errs.New(errs.Invalid, "%s cannot be the address of an interface: it is that of a group, or zero", p.MAC)
 		default:
 			err = fmt.Errorf("cannot create tap %s: %w", names[i], missing(failed, "veth"))
 		}

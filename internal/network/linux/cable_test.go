@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -66,14 +67,16 @@ func TestContainerPorts(t *testing.T) {
 	}{
 		{spec("mine", "veth2", ""), errs.Exists},
 		{spec("", "veth2", "junk"), errs.Invalid},
+		{spec("", "veth2", "01:00:00:00:00:07"), errs.Invalid},
+		{spec("", "veth2", "00:00:00:00:00:00"), errs.Invalid},
 		{network.PortSpec{Kind: network.Container, Bridge: "br_a", VLAN: 7}, errs.Internal},
 	} {
 		if _, err := d.Create(t.Context(), []network.PortSpec{spec("", "veth3", ""), c.spec}); !errors.Is(err, c.kind) && errs.KindOf(err) != c.kind {
 			t.Errorf("%+v: %v", c.spec, err)
 		}
 	}
-	if _, err := d.Create(t.Context(), []network.PortSpec{spec("", "veth0", "")}); err == nil {
-		t.Error("made the same interface twice")
+	if _, err := d.Create(t.Context(), []network.PortSpec{spec("", "veth0", "")}); !errors.Is(err, errs.Exists) || !strings.Contains(err.Error(), "has an interface veth0 already") {
+		t.Errorf("the same interface twice: %v", err)
 	}
 	links, err := inside.LinkList()
 	if err != nil {
