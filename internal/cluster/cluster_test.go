@@ -199,6 +199,33 @@ func TestResponses(t *testing.T) {
 	}
 }
 
+// forged is data that writes itself as it is, as that of a hostile peer.
+type forged string
+
+func (f forged) AppendJSON(b []byte) []byte { return append(b, f...) }
+
+// Data that would break the reply to a client, or the line it is, is refused,
+// and the error names the host that sent it.
+func TestForgedData(t *testing.T) {
+	a, b, _ := pair(t)
+	deep := strings.Repeat("[", 1<<20)
+	for data, good := range map[string]bool{
+		`{"a":[1,"é\n"]}`: true, `null`: true, ` 1`: true,
+		`{`: false, `1,"Error":""`: false, `1}],"Rendered":"lies"`: false, "{\n}": false, "1\r": false, "\"\xff\"": false, deep: false,
+	} {
+		Serve(b, "run", func(context.Context, string, sum, func(int)) (Responses, error) {
+			return Responses{{Host: "b", Data: forged(data)}, {Host: "b", Response: "more"}}, nil
+		})
+		got, err := Ask[Responses](t.Context(), a, "b", "run", sum{}, func(int) {})
+		switch {
+		case good && (err != nil || got[0].Data != rawJSON(data)):
+			t.Errorf("%.20q: %v, %v", data, got, err)
+		case !good && (!errors.Is(err, errs.Invalid) || HostOf(err) != "b"):
+			t.Errorf("%.20q passed: %v, %v", data, got, err)
+		}
+	}
+}
+
 func FuzzResponses(f *testing.F) {
 	for _, n := range []int{0, 3} {
 		payload, err := Responses(table(n)).AppendBinary(nil)

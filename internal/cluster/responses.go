@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
+	"strings"
+	"unicode/utf8"
 	"unsafe"
 
 	"minimega/pkg/minicli"
@@ -52,10 +54,15 @@ func dataJSON(r *minicli.Response) ([]byte, error) {
 	return json.Marshal(r.Data)
 }
 
-// rawJSON is data of another host. That it is JSON is believed: whoever is in
-// the mesh may run any command here, and to read it once more would take a
-// quarter of the time of a large table.
+// rawJSON is data of another host: valid JSON in one line, as replies to
+// clients are.
 type rawJSON string
+
+// whole reports whether data can be passed on to clients as it is.
+func (r rawJSON) whole() bool {
+	return !strings.ContainsRune(string(r), '\n') && !strings.ContainsRune(string(r), '\r') && utf8.ValidString(string(r)) &&
+		json.Valid(unsafe.Slice(unsafe.StringData(string(r)), len(r))) // only read
+}
 
 // AppendJSON appends it as it is, where encoding/json would read it once more.
 func (r rawJSON) AppendJSON(b []byte) []byte { return append(b, r...) }
@@ -81,7 +88,7 @@ func appendList(b []byte, list []string) []byte {
 var errMalformed = errors.New("malformed responses")
 
 // UnmarshalBinary reads what AppendBinary wrote, and keeps payload, which must
-// not be changed afterwards. Data stays JSON.
+// not be changed afterwards. Data stays JSON, and must be valid.
 func (rs *Responses) UnmarshalBinary(payload []byte) error {
 	// The texts of large tables are those of the message, not copies.
 	r := reader{rest: unsafe.String(unsafe.SliceData(payload), len(payload))}
@@ -168,8 +175,9 @@ func (r *reader) list() []string {
 
 func (r *reader) response() *minicli.Response {
 	resp := &minicli.Response{Host: r.text(), Response: r.text(), Error: r.text()}
-	if data := r.text(); data != "" {
-		resp.Data = rawJSON(data)
+	if data := rawJSON(r.text()); data != "" {
+		r.bad = r.bad || !data.whole()
+		resp.Data = data
 	}
 	resp.Header = r.list()
 	n, ok := r.optional()
