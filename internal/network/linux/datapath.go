@@ -169,6 +169,9 @@ func (b *building) connect(ctx context.Context) error {
 		quiets[len(reqs)] = true
 		reqs = append(append(reqs, quiet(p.Index)), plug(p.Index, b.segments[i])...)
 	}
+	if err := b.d.guardPorts(ctx, b.ports); err != nil {
+		return err
+	}
 	for i, err := range b.d.nl.do(ctx, reqs) {
 		if err != nil && !(quiets[i] && errors.Is(err, unix.EAFNOSUPPORT)) {
 			return wrap("cannot connect", full(err))

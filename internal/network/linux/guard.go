@@ -11,14 +11,20 @@ import (
 	"golang.org/x/sys/unix"
 
 	"minimega/internal/host"
+	"minimega/internal/network"
 )
 
 // guard keeps guests and host apart: a bridge device hands broadcasts and
 // frames to its own address up to the host's IP stack, which would answer for
 // any address of the host. A program of two instructions drops them there;
 // packet sockets see them before. Without BPF, sysctls shut most of it.
+//
+// A port of a bridge hands up by itself what the bridge must not pass on: frames
+// to some group addresses (see loadPort), which are dropped as they come from the
+// guest.
 type guard struct {
-	prog int // descriptor of the program, -1 without BPF
+	prog int // descriptor of the program of bridges, -1 without BPF
+	port int // and of that of ports
 }
 
 // See linux/bpf.h and linux/pkt_cls.h.
@@ -35,23 +41,97 @@ const (
 )
 
 func newGuard(log *slog.Logger) *guard {
-	prog, err := loadDrop()
+	g := &guard{prog: -1, port: -1}
+	var err error
+	if g.prog, err = loadDrop(); err == nil {
+		g.port, err = loadPort()
+	}
 	if err != nil {
 		log.Debug("no BPF: host and guests are kept apart by sysctls", "err", err)
-		return &guard{prog: -1}
 	}
-	return &guard{prog: prog}
+	return g
 }
 
 func (g *guard) close() {
-	if g.prog >= 0 {
-		unix.Close(g.prog)
+	for _, fd := range []int{g.prog, g.port} {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
 	}
 }
 
 // loadDrop loads `return TC_ACT_SHOT`.
 func loadDrop() (int, error) {
 	return loadProgram([]uint64{0xb7 | tcActShot<<32, 0x95}) // r0 = 2; exit
+}
+
+// loadPort loads what drops frames to 01:80:c2:00:00:02 (LACP), and those to
+// 01:80:c2:00:00:00 that are no BPDUs: with STP these are the bridge's. To the
+// kernel that is what their first bytes say, be it IP or ARP. It drops pause
+// frames (…:01) on its own, and passes others on as we told it (forwardAll).
+func loadPort() (int, error) {
+	return loadProgram([]uint64{
+		0x1261 | 76<<16,            // r2 = skb->data
+		0x1361 | 80<<16,            // r3 = skb->data_end
+		0x24bf,                     // r4 = r2
+		0x0407 | 14<<32,            // r4 += length of an Ethernet header
+		0x342d | 8<<16,             // if r4 > r3 goto drop
+		0x2461,                     // r4 = first 4 bytes of the destination
+		0x0455 | 8<<16 | groupLow,  // if they are not 01:80:c2:00 goto pass
+		0x2469 | 4<<16,             // r4 = the other 2
+		0x0415 | 4<<16 | 0x200<<32, // if 00:02 goto drop
+		0x0455 | 5<<16,             // if not 00:00 goto pass
+		0x2471 | 12<<16,            // r4 = first byte of the type
+		0x0425 | 1<<16 | 5<<32,     // if more than 5, so that it is no length, goto drop
+		0x0005 | 2<<16,             // goto pass
+		0xb7 | tcActShot<<32,       // drop: r0 = TC_ACT_SHOT
+		0x95,                       // exit
+		0xb7 | 0xffffffff<<32,      // pass: r0 = TC_ACT_UNSPEC, so that mirrors are asked, too
+		0x95,                       // exit
+	})
+}
+
+// groupLow is 01:80:c2:00 as a little-endian immediate.
+const groupLow = 0x00c28001 << 32
+
+// portPriority comes after those of all mirrors.
+const portPriority = 0xffff
+
+// guardPorts seals new ports of guests against frames to the host that a bridge
+// does not get to see.
+func (d *Datapath) guardPorts(ctx context.Context, ports []network.Port) error {
+	var reqs []*nl.NetlinkRequest
+	var names []string
+	for _, p := range ports {
+		if p.Kind == network.Host {
+			continue // what comes from there is the host's own
+		}
+		names = append(names, p.Name)
+		reqs = append(reqs, newClsact(p.Index), newFilter(p.Index, clsactIngress, portPriority, d.guard.port))
+	}
+	if d.guard.port >= 0 {
+		err := d.nl.all(ctx, reqs)
+		if err == nil {
+			return nil
+		}
+		d.log.Debug("no tc-bpf: host and guests are kept apart by sysctls", "err", err)
+	}
+	return d.space.in(func() error {
+		var failed []error
+		for _, name := range names {
+			failed = append(failed, deafen(name), sysctl("ipv4", name, "arp_ignore", "8"))
+		}
+		return errors.Join(failed...)
+	})
+}
+
+// deafen has the host's IP stack take nothing from a device, as far as sysctls
+// can.
+func deafen(dev string) error {
+	return errors.Join(
+		sysctl("ipv6", dev, "disable_ipv6", "1"),
+		sysctl("ipv4", dev, "rp_filter", "1"), // no route leads here, so nothing may come from here
+	)
 }
 
 // loadProgram loads a classifier and returns its descriptor.
@@ -68,12 +148,7 @@ func (d *Datapath) seal(ctx context.Context, s *segment) error {
 		}
 		d.log.Debug("no tc-bpf: host and guests are kept apart by sysctls", "err", err)
 	}
-	return d.space.in(func() error {
-		return errors.Join(
-			sysctl("ipv6", s.name, "disable_ipv6", "1"),
-			sysctl("ipv4", s.name, "rp_filter", "1"), // no route leads here, so nothing may come from here
-		)
-	})
+	return d.space.in(func() error { return deafen(s.name) })
 }
 
 func sysctl(family, dev, key, value string) error {

@@ -10,18 +10,28 @@ var (
 
 const broadcast = "\xff\xff\xff\xff\xff\xff"
 
+// groups are addresses of which a bridge may think that they mean the host:
+// everybody, and those for protocols between neighbours (IEEE 802.1Q, table 8-1).
+func groups() []string {
+	list := []string{broadcast}
+	for i := range 16 {
+		list = append(list, "\x01\x80\xc2\x00\x00"+string(rune(i)))
+	}
+	return list
+}
+
 // arpForHost asks for the host's address (RFC 826).
-func arpForHost() []byte {
-	f := append([]byte(broadcast), guestMAC[:]...)
+func arpForHost(to string) []byte {
+	f := append([]byte(to), guestMAC[:]...)
 	f = append(f, "\x08\x06\x00\x01\x08\x00\x06\x04\x00\x01"...)
 	f = append(append(f, guestMAC[:]...), guestAddr[:]...)
 	return append(append(f, 0, 0, 0, 0, 0, 0), hostAddr[:]...)
 }
 
-// broadcastToHost is an UDP packet to the host's address in a frame to
-// everybody, for which a guest needs no ARP.
-func broadcastToHost() []byte {
-	f := append([]byte(broadcast), guestMAC[:]...)
+// packetToHost is an UDP packet to the host's address in a frame to a group of
+// addresses, for which a guest needs no ARP.
+func packetToHost(to string) []byte {
+	f := append([]byte(to), guestMAC[:]...)
 	f = append(f, 8, 0)
 	ip := make([]byte, 20, 40)
 	ip[0], ip[3], ip[8], ip[9] = 0x45, 40, 64, 17
