@@ -32,7 +32,7 @@ func (d *Deps) nsSave(ctx context.Context, c *Call) (*minicli.Response, error) {
 		}
 		dir := c.Str("name")
 		if !filepath.IsAbs(dir) {
-			dir = filepath.Join(d.Files, savedDir, dir)
+			dir = filepath.Join(d.Files, namespace.SavedDir, dir)
 		}
 		last := time.Now()
 		return done(ns.SaveVMs(ctx, filepath.Clean(dir), func(p namespace.SaveProgress) {

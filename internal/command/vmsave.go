@@ -6,12 +6,10 @@ import (
 	"path/filepath"
 	"strconv"
 
+	"minimega/internal/namespace"
 	"minimega/internal/vm"
 	"minimega/pkg/minicli"
 )
-
-// savedDir holds what is saved under no name of its own, in the files directory.
-const savedDir = "saved"
 
 const saveHelp = "Pauses the VM and writes its disks and its state to files: NAME.hdd (further disks NAME.hdd.1, …) and NAME.state.\n" +
 	"The command returns when that has begun; without arguments it shows how far each save is. The files get their names\n" +
@@ -51,7 +49,7 @@ func (d *Deps) saveVM(ctx context.Context, c *Call) (*minicli.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	base := filepath.Join(d.Files, savedDir, v.Name)
+	base := filepath.Join(d.Files, namespace.SavedDir, v.Name)
 	if c.Has("filename") {
 		base = d.filesPath(c.Str("filename"))
 	}

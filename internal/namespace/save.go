@@ -21,6 +21,9 @@ import (
 // LaunchScript is the name of the script that brings a saved namespace back.
 const LaunchScript = "launch.mm"
 
+// SavedDir holds what is saved under no path of its own, in the files directory.
+const SavedDir = "saved"
+
 // SaveProgress tells how many VMs of the last save are written.
 type SaveProgress struct{ Completed, Total int }
 
@@ -38,7 +41,7 @@ func (n *Namespace) saveDir(ctx context.Context, dir, schedule string, progress 
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return "", errs.Wrap(errs.Invalid, err)
 	}
-	part, err := claimPart(filepath.Join(filepath.Dir(dir), "."+filepath.Base(dir)+".part"))
+	part, err := claimPart(filepath.Join(filepath.Dir(dir), "."+filepath.Base(dir)+partSuffix))
 	if err != nil {
 		return "", err
 	}
@@ -75,6 +78,34 @@ func (n *Namespace) script(vms string) (string, error) {
 		return "", errs.New(errs.State, "no VM of namespace %s runs or is paused: there is nothing to save", n.Name)
 	}
 	return fmt.Sprintf("namespace %s\nns queueing true\n", n.Name) + vms + "vm launch\nvm start all\nshell sleep 10\nvm stop all\nvm start all\n", nil
+}
+
+// partSuffix ends the name of what is being saved, which a dot begins.
+const partSuffix = ".part"
+
+// dropParts removes from a directory what a daemon that was killed had saved by
+// half.
+func dropParts(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	failed := []error{err}
+	for _, e := range entries {
+		if !e.IsDir() || !strings.HasPrefix(e.Name(), ".") || !strings.HasSuffix(e.Name(), partSuffix) {
+			continue
+		}
+		path := filepath.Join(dir, e.Name())
+		part, err := claimPart(path)
+		if errors.Is(err, errs.State) {
+			continue // of another daemon that has the same files
+		}
+		if err == nil {
+			err = errors.Join(os.RemoveAll(path), part.Close())
+		}
+		failed = append(failed, err)
+	}
+	return errors.Join(failed...)
 }
 
 // claimPart makes an empty directory that is ours until it is closed. One that
