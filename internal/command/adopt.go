@@ -31,7 +31,7 @@ func (d *Deps) Adopted(ctx context.Context) {
 
 // Forgotten drops what an earlier daemon was recording, whose files stay, and
 // its stored configurations. It returns a line for each.
-func (d *Deps) Forgotten() ([]string, error) {
+func (d *Deps) Forgotten(context.Context) ([]string, error) {
 	captures, bad := d.Captures.Forget()
 	records, worse := d.Records.Forget()
 	stored, worst := d.NS.Discard()

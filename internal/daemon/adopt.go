@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"minimega/internal/command"
 	"minimega/internal/host"
+	"minimega/internal/image"
 	"minimega/internal/vlan"
 )
 
@@ -22,14 +25,16 @@ func (d *Daemon) vlanNames(vlans *vlan.Registry) error {
 	if err != nil {
 		return err
 	}
-	if !d.cfg.Force {
-		adopted, err := vlans.Adopt()
-		if err != nil {
-			d.log.Warn("VLANs of an earlier minimega could not all be taken over", "err", err)
-		}
-		if adopted {
-			return nil
-		}
+	if d.cfg.Force {
+		d.removed(vlans.Discard())
+		return vlans.SetRange(vlan.Default, low, high)
+	}
+	adopted, err := vlans.Adopt()
+	if err != nil {
+		d.log.Warn("VLANs of an earlier minimega could not all be taken over", "err", err)
+	}
+	if adopted {
+		return nil
 	}
 	return vlans.SetRange(vlan.Default, low, high)
 }
@@ -63,29 +68,32 @@ func (d *Daemon) adopt(ctx context.Context, deps *command.Deps) error {
 	return nil
 }
 
-// discard ends and removes everything, and says what.
+// discard ends and removes everything, and says what: also when it cannot go on.
 func (d *Daemon) discard(ctx context.Context, deps *command.Deps) error {
-	removed, err := deps.VMs.Discard(ctx)
-	if err != nil {
-		return fmt.Errorf("-force: %w", err)
-	}
-	links, err := deps.Net.Discard(ctx)
-	if err != nil {
-		return fmt.Errorf("-force: %w", err)
-	}
-	for _, l := range links {
-		removed = append(removed, "interface "+l)
-	}
-	forgotten, err := deps.Forgotten()
-	if err != nil {
-		return fmt.Errorf("-force: %w", err)
-	}
-	removed = append(removed, forgotten...)
-	for _, r := range removed {
-		d.log.Warn("-force: removed what an earlier minimega left", "removed", r)
-		if d.cfg.Say != nil {
-			d.cfg.Say("removed " + r)
+	for _, end := range []func(context.Context) ([]string, error){deps.VMs.Discard, deps.Net.Discard, deps.Forgotten} {
+		lines, err := end(ctx)
+		d.removed(lines)
+		if err != nil {
+			return fmt.Errorf("-force: %w", err)
 		}
 	}
+	store := filepath.Join(d.cfg.Base, image.DirName)
+	if _, err := os.Stat(store); err == nil {
+		d.say("kept the images in " + store)
+	}
 	return nil
+}
+
+// removed tells what -force removed, a line each.
+func (d *Daemon) removed(lines []string) {
+	for _, l := range lines {
+		d.log.Warn("-force: removed what an earlier minimega left", "removed", l)
+		d.say("removed " + l)
+	}
+}
+
+func (d *Daemon) say(line string) {
+	if d.cfg.Say != nil {
+		d.cfg.Say(line)
+	}
 }

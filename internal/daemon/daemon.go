@@ -220,7 +220,9 @@ func (d *Daemon) optimizer() (*optimize.Optimizer, error) {
 	}
 	d.parts.Push("optimizations", o.Close)
 	if d.cfg.Force {
-		return o, o.Clear()
+		lines, err := o.Discard()
+		d.removed(lines)
+		return o, err
 	}
 	return o, nil
 }

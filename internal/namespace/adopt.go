@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"minimega/internal/host"
@@ -94,16 +95,45 @@ func (r *Registry) Adopt() error {
 	return errors.Join(failed...)
 }
 
-// Discard removes what an earlier daemon kept of its namespaces.
+// Discard removes what an earlier daemon kept of its namespaces, and returns a
+// line for each. A file that cannot be read is named as well.
 func (r *Registry) Discard() ([]string, error) {
 	names, err := r.kept()
-	var lines []string
-	failed := []error{err, r.owed.forget()}
+	lines, untold := r.owed.discard()
+	failed := []error{err, untold}
 	for _, name := range names {
-		lines = append(lines, "stored configurations of namespace "+name)
-		failed = append(failed, (&Namespace{Name: name, registry: r}).forget())
+		n := &Namespace{Name: name, registry: r}
+		kept, err := n.read()
+		failed = append(failed, n.forget())
+		lines = append(lines, kept.lines(name, r.host(), err)...)
 	}
 	return lines, errors.Join(failed...)
+}
+
+// lines says in words what a record holds; that a namespace has no host but here
+// is not worth a word. bad is why the record could not be read.
+func (r *record) lines(namespace, here string, bad error) []string {
+	var lines []string
+	add := func(what string) { lines = append(lines, what+" of namespace "+namespace) }
+	for _, name := range slices.Sorted(maps.Keys(r.Configs)) {
+		add("stored configuration " + name)
+	}
+	if r.NoHosts || len(r.Hosts) > 0 && !slices.Equal(r.Hosts, []string{here}) {
+		add("hosts " + strings.Join(r.Hosts, ","))
+	}
+	if r.Load != "" {
+		add("load metric " + string(r.Load))
+	}
+	if r.Limits != nil {
+		add("limits (" + r.Limits.String() + ")")
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.Bridges)) {
+		add("connection of bridge " + name)
+	}
+	if bad != nil {
+		add("unreadable file")
+	}
+	return lines
 }
 
 // kept returns the namespaces of which there are files.
@@ -130,16 +160,24 @@ func (r *Registry) adopt(name string) error {
 	if err != nil {
 		return err
 	}
-	text, err := readKept(ns.file())
+	kept, err := ns.read()
 	if err != nil {
 		return err
 	}
-	var kept record
-	if err := json.Unmarshal(text, &kept); err != nil {
-		return fmt.Errorf("%s: %w", ns.file(), err)
-	}
 	ns.restore(kept)
 	return nil
+}
+
+// read is what an earlier daemon kept of the namespace.
+func (n *Namespace) read() (r record, err error) {
+	text, err := readKept(n.file())
+	if err == nil {
+		err = json.Unmarshal(text, &r)
+	}
+	if err != nil {
+		return record{}, fmt.Errorf("%s: %w", n.file(), err)
+	}
+	return r, nil
 }
 
 // readKept reads a file that an earlier daemon kept.

@@ -1,6 +1,7 @@
 package namespace
 
 import (
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -71,8 +72,19 @@ func TestAdoptBroken(t *testing.T) {
 	if err != nil || strings.Join(ns.Saved(), " ") != "x" {
 		t.Errorf("stored: %v, %v", ns.Saved(), err)
 	}
-	if lines, err := r.Discard(); err != nil || !slices.Contains(lines, "stored configurations of namespace good") {
+	text := `{"Configs": {"x": {}, "a": {}}, "Hosts": ["h", "i"], "Load": "memcommit", "Limits": {"VMs": 5}, "Bridges": {"br": {}}}`
+	if err := errors.Join(os.WriteFile(filepath.Join(dir, "all.json"), []byte(text), 0o600), r.owed.add(map[string][]string{"gone": {"c", "d"}})); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"note that c,d has yet to be told of the end of namespace gone", "stored configuration a of namespace all",
+		"stored configuration x of namespace all", "hosts h,i of namespace all", "load metric memcommit of namespace all",
+		"limits (cpu none, memory none, vms 5) of namespace all", "connection of bridge br of namespace all",
+		"unreadable file of namespace bad", "stored configuration x of namespace good", "stored configuration y of namespace good"}
+	if lines, err := r.Discard(); err != nil || !slices.Equal(lines, want) {
 		t.Errorf("%q, %v", lines, err)
+	}
+	if lines, err := r.Discard(); err != nil || len(lines) > 0 {
+		t.Errorf("again: %q, %v", lines, err)
 	}
 	if names, err := r.kept(); len(names) != 0 || err != nil {
 		t.Errorf("left: %v, %v", names, err)

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 
 	"minimega/internal/cluster"
@@ -135,4 +137,16 @@ func (o *owed) adopt() error {
 		return fmt.Errorf("%s: %w", o.file(), err)
 	}
 	return o.add(by)
+}
+
+// discard drops what an earlier daemon owed, and returns a line for each namespace.
+func (o *owed) discard() (lines []string, err error) {
+	old := newOwed(o.dir)
+	if old.adopt() != nil {
+		lines = append(lines, "unreadable file "+o.file())
+	}
+	for _, ns := range slices.Sorted(maps.Keys(old.by)) {
+		lines = append(lines, fmt.Sprintf("note that %s has yet to be told of the end of namespace %s", strings.Join(old.by[ns], ","), ns))
+	}
+	return lines, o.forget()
 }

@@ -104,9 +104,42 @@ func (m *Manager) Adopt(ctx context.Context, vms []PortSpec) (removed []string, 
 	return m.adopt(ctx, r, vms, bad)
 }
 
-// Discard removes all that an earlier daemon on this base directory left.
+// Discard removes all that an earlier daemon on this base directory left, and
+// returns a line for each: what its file names, and the devices that were there.
+// A file that cannot be read names nothing.
 func (m *Manager) Discard(ctx context.Context) (removed []string, err error) {
-	return m.adopt(ctx, &record{}, nil, nil)
+	r, _ := readRecord(m.opts.Base)
+	devices, err := m.adopt(ctx, &record{}, nil, nil)
+	if err == nil {
+		removed = r.lines()
+	}
+	for _, name := range devices {
+		removed = append(removed, "interface "+name)
+	}
+	return removed, err
+}
+
+// lines says in words what the record holds. Bridges that were there before us
+// stay, and what joined them with others goes.
+func (r *record) lines() (lines []string) {
+	for _, x := range r.Mirrors {
+		lines = append(lines, "mirror from "+x.From+" to "+x.To)
+	}
+	for _, p := range r.HostTaps {
+		lines = append(lines, "host tap "+p.Name+" of namespace "+p.Namespace)
+	}
+	for _, b := range r.Bridges {
+		for _, iface := range b.Trunks {
+			lines = append(lines, "trunk of bridge "+b.Name+" to "+iface)
+		}
+		for _, t := range b.Tunnels {
+			lines = append(lines, fmt.Sprintf("%s tunnel %s of bridge %s to %s", t.Kind, t.Name, b.Name, t.Remote))
+		}
+		if !b.Preexisting {
+			lines = append(lines, "bridge "+b.Name)
+		}
+	}
+	return lines
 }
 
 func (m *Manager) adopt(ctx context.Context, r *record, vms []PortSpec, bad error) (removed []string, err error) {

@@ -159,13 +159,39 @@ func TestAdoptDifferent(t *testing.T) {
 func TestDiscard(t *testing.T) {
 	d := newDynasty(t)
 	before := networktest.Links(t)
-	create(t, d.next(), vmPort("", 5), network.PortSpec{Name: "hostt", Kind: network.Host, VLAN: 6})
+	first := d.next()
+	tap := create(t, first, vmPort("", 5), network.PortSpec{Name: "hostt", Kind: network.Host, VLAN: 6, Namespace: "ns"})[0]
+	if err := errors.Join(first.Mirror(t.Context(), tap.Name, "hostt"), first.EnsureBridge(t.Context(), "empty")); err != nil {
+		t.Fatal(err)
+	}
 	removed, err := d.next().Discard(t.Context())
-	if err != nil || len(removed) != 4 { // tap, inner end, two VLANs
-		t.Errorf("removed %v, %v", removed, err)
+	want := []string{"mirror from " + tap.Name + " to hostt", "host tap hostt of namespace ns", "bridge empty", "bridge mega_bridge", "interface " + tap.Name}
+	if err != nil || len(removed) != len(want)+3 || !slices.Equal(removed[:len(want)], want) { // and the inner end, two VLANs
+		t.Errorf("removed %q, %v", removed, err)
 	}
 	if diff := cmp.Diff(before, networktest.Links(t)); diff != "" {
 		t.Error(diff)
+	}
+	if again, err := d.next().Discard(t.Context()); len(again) != 0 || err != nil {
+		t.Errorf("again: %q, %v", again, err)
+	}
+}
+
+// What the file says of a bridge is said, but that one which was there before us
+// goes: it does not. A file that is broken says nothing, and is no reason to stay.
+func TestDiscardBridges(t *testing.T) {
+	d := newDynasty(t)
+	for text, want := range map[string][]string{
+		"{": nil,
+		`{"Bridges": [{"Name": "ours", "Tunnels": [{"Kind": "gre", "Remote": "10.0.0.9", "Name": "mm1"}]}, {"Name": "theirs", "Preexisting": true, "Trunks": ["eth7"]}]}`: {
+			"gre tunnel mm1 of bridge ours to 10.0.0.9", "bridge ours", "trunk of bridge theirs to eth7"},
+	} {
+		if err := os.WriteFile(filepath.Join(d.base, "network.json"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if removed, err := d.next().Discard(t.Context()); err != nil || !slices.Equal(removed, want) {
+			t.Errorf("%s: removed %q, %v", text, removed, err)
+		}
 	}
 }
 

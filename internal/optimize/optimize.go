@@ -7,6 +7,7 @@ package optimize
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -99,6 +100,25 @@ func (o *Optimizer) Clear() error {
 		ksm = o.SetKSM(false)
 	}
 	return errs.Join(ksm, o.SetHugepages(""), o.SetAffinity(false), o.SetFilter(nil))
+}
+
+// Discard takes back what an earlier daemon had tuned, and returns a line for each.
+func (o *Optimizer) Discard() ([]string, error) {
+	s := o.read()
+	var lines []string
+	if s.KSM != nil {
+		lines = append(lines, "merging of equal memory pages (KSM)")
+	}
+	if s.Hugepages != "" {
+		lines = append(lines, "huge pages from "+s.Hugepages)
+	}
+	if s.Affinity {
+		lines = append(lines, "affinity of VMs to processors")
+	}
+	if s.Filter != nil {
+		lines = append(lines, fmt.Sprintf("filter of processors %v", s.Filter))
+	}
+	return lines, o.Clear()
 }
 
 // Close takes everything back.

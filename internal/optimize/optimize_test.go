@@ -2,6 +2,7 @@ package optimize
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -72,6 +73,30 @@ func TestKSM(t *testing.T) {
 	}
 	if err := open(t, base, filepath.Join(base, "none")).SetKSM(true); !errors.Is(err, errs.Unsupported) {
 		t.Error(err)
+	}
+}
+
+// What an earlier daemon tuned is taken back, and said.
+func TestDiscard(t *testing.T) {
+	base, ksm := t.TempDir(), fakeKSM(t)
+	o := open(t, base, ksm)
+	cpus, err := allowed()
+	if err == nil {
+		err = errors.Join(o.SetKSM(true), o.SetFilter(cpus[:1]), o.SetAffinity(true))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	o = open(t, base, ksm)
+	want := []string{"merging of equal memory pages (KSM)", "affinity of VMs to processors", fmt.Sprintf("filter of processors %v", cpus[:1])}
+	if got, err := o.Discard(); err != nil || !slices.Equal(got, want) {
+		t.Errorf("%q, %v", got, err)
+	}
+	if got := value(t, ksm, "run"); got != "0" || o.Affinity() {
+		t.Errorf("not taken back: run %s, affinity %v", got, o.Affinity())
+	}
+	if got, err := open(t, base, ksm).Discard(); got != nil || err != nil {
+		t.Errorf("again: %q, %v", got, err)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -99,7 +100,9 @@ func (m *Manager) restore(ctx context.Context, s *saved, e *journal.Entry, find 
 // Forget drops what an earlier process left without taking it up, and returns a
 // line for each recording. Their files stay.
 func (m *Manager) Forget() ([]string, error) {
-	return journal.Drop(m.journal, func(s saved) string { return s.Kind + " recording of VM " + s.Name + " to " + s.Path })
+	return journal.Drop(m.journal, func(s saved) string {
+		return strings.TrimPrefix(s.Kind, "record ") + " recording of VM " + s.Name + " to " + s.Path
+	})
 }
 
 // resumption is how a recording goes on that an earlier process began. A nil

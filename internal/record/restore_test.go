@@ -5,6 +5,7 @@ import (
 	"image"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -141,6 +142,33 @@ func TestRestoreGone(t *testing.T) {
 	decode(t, copied)
 	if n, err := m.Restore(t.Context(), nil); n != 0 || err != nil {
 		t.Errorf("again: %d, %v", n, err)
+	}
+	if err := m.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// What is dropped is said, its file stays, and nothing goes on.
+func TestForget(t *testing.T) {
+	dir, copied := filepath.Join(t.TempDir(), "journal"), filepath.Join(t.TempDir(), "a.fb")
+	if err := os.WriteFile(copied, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, kind := range []string{TypeFB, TypeKB} {
+		if _, err := journal.Open(dir).Add(saved{Kind: kind, Namespace: "ns", Name: "vm", VM: 3, Path: copied}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m := Open(dir, quiet())
+	lines, err := m.Forget()
+	if err != nil || !slices.Equal(lines, []string{"fb recording of VM vm to " + copied, "kb recording of VM vm to " + copied}) {
+		t.Errorf("%q, %v", lines, err)
+	}
+	if _, err := os.Stat(copied); err != nil {
+		t.Error(err)
+	}
+	if n, err := m.Restore(t.Context(), nil); n != 0 || err != nil {
+		t.Errorf("%d go on, %v", n, err)
 	}
 	if err := m.Close(t.Context()); err != nil {
 		t.Error(err)

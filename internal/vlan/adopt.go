@@ -82,6 +82,37 @@ func (r *Registry) Adopt() (bool, error) {
 	return true, errors.Join(failed...)
 }
 
+// Discard drops what an earlier daemon left in the files, and returns a line for
+// each alias, range and number kept from use. Files that cannot be read are no
+// reason to keep them. It must come before the first change.
+func (r *Registry) Discard() []string {
+	text, err := readFile(r.path + rulesSuffix)
+	if err != nil {
+		return nil // a daemon that ended well leaves none
+	}
+	var lines []string
+	if f, err := os.Open(r.path); err == nil {
+		rows, _ := parse(f)
+		f.Close()
+		for _, row := range rows {
+			lines = append(lines, fmt.Sprintf("VLAN alias %s (%d) of namespace %s", row.alias, row.vlan, row.ns))
+		}
+	}
+	var o rules
+	if json.Unmarshal(text, &o) == nil {
+		for _, ns := range slices.Sorted(maps.Keys(o.Ranges)) {
+			if rg := o.Ranges[ns]; ns != Default || rg.Min != r.Range(Default).Min || rg.Max != r.Range(Default).Max {
+				lines = append(lines, fmt.Sprintf("VLAN range %d-%d of namespace %s", rg.Min, rg.Max, ns))
+			}
+		}
+		for _, n := range o.Blacklist {
+			lines = append(lines, fmt.Sprintf("reservation of VLAN %d", n))
+		}
+	}
+	r.keep()
+	return lines
+}
+
 func (r *Registry) adoptRules(o rules) error {
 	var failed []error
 	for _, ns := range slices.Sorted(maps.Keys(o.Ranges)) {

@@ -57,6 +57,46 @@ func TestAdopt(t *testing.T) {
 	}
 }
 
+// What is dropped is said, and gone for the next one. A range is only said if it
+// was not the usual one.
+func TestDiscard(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "vlans")
+	log := slog.New(slog.DiscardHandler)
+	r := New(path, log)
+	for _, step := range []func() error{
+		func() error { return r.SetRange(Default, 101, Max) },
+		func() error { return r.SetRange("lab", 500, 600) },
+		func() error { _, _, err := r.Resolve("lab", "a"); return err },
+		func() error { return r.Add(Default, "with blank", 7) },
+		func() error { return r.Blacklist(201) },
+	} {
+		if err := step(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	later := New(path, log)
+	want := []string{"VLAN alias with blank (7) of namespace minimega", "VLAN alias a (500) of namespace lab",
+		"VLAN range 500-600 of namespace lab", "reservation of VLAN 201"}
+	if got := later.Discard(); !reflect.DeepEqual(got, want) {
+		t.Errorf("dropped %q", got)
+	}
+	if err := os.WriteFile(path+rulesSuffix, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	last := New(path, log)
+	if got := last.Discard(); got != nil {
+		t.Errorf("again, and of a broken file: %q", got)
+	}
+	if adopted, err := last.Adopt(); !adopted || err != nil {
+		t.Errorf("the broken file is left: %v, %v", adopted, err)
+	}
+	for _, r := range []*Registry{last, later, r} {
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // Files that are broken are refused in part or in whole, and harm nothing.
 func TestAdoptBroken(t *testing.T) {
 	for _, text := range []string{"", "{", `{"Ranges": {"x": {"Min": 5, "Max": 1}}}`, `{"Ranges": {"x": {"Min": 5, "Max": 9999}}}`, "[]"} {
