@@ -21,7 +21,12 @@ func (d *Daemon) checks(vms *vm.Manager) []host.Check {
 		// be nothing else.
 		basic[i].Optional = basic[i].Optional || rootless.Inside() && slices.Contains([]string{"tun", "qemu-img"}, basic[i].Name)
 	}
-	return append(basic,
+	if rootless.Inside() { // without it containers have one user only
+		mapper := host.Program("newuidmap", "uidmap")
+		mapper.Optional = true
+		basic = append(basic, mapper)
+	}
+	return append(append(basic, host.Tools(host.FindProgram)...),
 		host.QEMU(),
 		host.Check{Name: "kvm", Optional: true, Run: d.checkKVM},
 		host.Check{Name: "guest kernel", Optional: true, Run: func(context.Context) error {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -37,6 +38,50 @@ func TestMissingProgram(t *testing.T) {
 	}
 	if err := QEMU().Run(t.Context()); err != nil {
 		t.Errorf("kvm is there: %v", err)
+	}
+}
+
+// Each program that is missing is named on a line, with what that prevents and
+// its package; the others are not.
+func TestTools(t *testing.T) {
+	there := "xz"
+	found := RunChecks(t.Context(), Tools(func(name string) (string, error) {
+		if name == there {
+			return "/bin/" + name, nil
+		}
+		return "", errs.New(errs.NotFound, "no")
+	}))
+	var got []string
+	for _, f := range found {
+		d := f.Diagnosis()
+		got = append(got, d.Check)
+		if !d.Optional || d.Kind != errs.NotFound || !strings.HasPrefix(d.Text, "not installed: ") || !strings.HasPrefix(d.Remedy, "apt-get install ") || !oneLine.MatchString(f.String()) {
+			t.Errorf("%q: %+v", f, d)
+		}
+	}
+	var want []string
+	for _, tool := range tools {
+		if tool.name != there {
+			want = append(want, tool.name)
+		}
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("found missing: %v, want %v", got, want)
+	}
+}
+
+func TestFindProgram(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("PATH", dir)
+	if path, err := FindProgram("minimega-test-tool"); err == nil {
+		t.Errorf("found %s", path)
+	}
+	want := filepath.Join(dir, "minimega-test-tool")
+	if err := os.WriteFile(want, []byte("#!/bin/sh\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if path, err := FindProgram("minimega-test-tool"); path != want || err != nil {
+		t.Errorf("%s, %v", path, err)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"minimega/internal/errs"
+	"minimega/internal/host"
 )
 
 const (
@@ -20,7 +21,7 @@ const (
 // startExport shows an image at path, a file that exists, as a file with the
 // content of the disk. The thread that calls must live as long as the export.
 func startExport(ctx context.Context, image, path string) (*child, error) {
-	program, err := find(daemonName)
+	program, err := host.FindProgram(daemonName)
 	if err != nil {
 		return nil, errs.WithRemedy(errs.New(errs.Unsupported, "%s is not installed", daemonName), "install the package qemu-system-common")
 	}
@@ -48,7 +49,7 @@ func startExport(ctx context.Context, image, path string) (*child, error) {
 // mountNTFS runs the driver in the foreground. When it is alone it unmounts
 // and ends; killed by force it would leave the kernel waiting for it.
 func mountNTFS(device, opts, dir string) (unmount func() error, err error) {
-	program, err := find(ntfs3g)
+	program, err := host.FindProgram(ntfs3g)
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"minimega/internal/errs"
+	"minimega/internal/host"
 )
 
 // detect names the file system that starts at an offset, "" for none known.
@@ -104,18 +105,6 @@ func kernelHas(fs string) bool {
 }
 
 func installed(program string) bool {
-	_, err := find(program)
+	_, err := host.FindProgram(program)
 	return err == nil
-}
-
-// find looks for a program where system programs are, too.
-func find(program string) (string, error) {
-	path, err := exec.LookPath(program)
-	for _, dir := range []string{"/usr/sbin/", "/sbin/"} {
-		if err == nil {
-			break
-		}
-		path, err = exec.LookPath(dir + program)
-	}
-	return path, err
 }

@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"minimega/internal/errs"
+	"minimega/internal/host"
 	"minimega/internal/host/hosttest"
 )
 
@@ -48,7 +49,7 @@ func newExt(t *testing.T) string {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: mounts")
 	}
-	mkfs, err := find("mkfs.ext4")
+	mkfs, err := host.FindProgram("mkfs.ext4")
 	if err != nil {
 		t.Fatal("apt-get install e2fsprogs: ", err)
 	}
@@ -72,7 +73,7 @@ func TestPermissions(t *testing.T) {
 	if err := Run(t.Context(), r, quiet); err != nil {
 		t.Fatal(err)
 	}
-	debugfs, err := find("debugfs")
+	debugfs, err := host.FindProgram("debugfs")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +88,7 @@ func TestPermissions(t *testing.T) {
 
 // TestNTFS changes what the kernel alone often cannot.
 func TestNTFS(t *testing.T) {
-	mkfs, err := find("mkfs.ntfs")
+	mkfs, err := host.FindProgram("mkfs.ntfs")
 	if err != nil || os.Geteuid() != 0 {
 		t.Skip("needs root and the package ntfs-3g")
 	}

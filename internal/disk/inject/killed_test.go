@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"minimega/internal/host"
 )
 
 // asChild is set in a process that only injects: IMAGE=FILE.
@@ -31,7 +33,7 @@ func TestKilled(t *testing.T) {
 }
 
 func killed(t *testing.T, kind string) {
-	mkfs, err := find("mkfs." + kind)
+	mkfs, err := host.FindProgram("mkfs." + kind)
 	if err != nil || os.Geteuid() != 0 {
 		t.Skip("needs root and mkfs." + kind)
 	}
@@ -84,7 +86,7 @@ func complete(t *testing.T, kind, image string) {
 		return
 	}
 	for program, args := range map[string][]string{"e2fsck": {"-fn", image}, "debugfs": {"-R", "stat /big", image}} {
-		path, err := find(program)
+		path, err := host.FindProgram(program)
 		if err != nil {
 			t.Fatal(err)
 		}

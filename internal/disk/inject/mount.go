@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"minimega/internal/errs"
+	"minimega/internal/host"
 )
 
 // inNamespace runs f on a thread with mounts of its own: what f mounts nobody
@@ -118,7 +119,7 @@ func mount(ctx context.Context, device, kind, options, dir string) (unmount func
 }
 
 func mountKernel(device, kind, opts, dir string) (unmount func() error, err error) {
-	program, err := find("mount")
+	program, err := host.FindProgram("mount")
 	if err != nil {
 		return nil, errs.WithRemedy(errs.New(errs.Unsupported, "mount is not installed"), "install the package mount")
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"minimega/internal/errs"
+	"minimega/internal/host"
 )
 
 // fat writes to a FAT file system without mounting it, by the mtools.
@@ -25,7 +26,7 @@ func newFAT(ctx context.Context, file string, p Partition) *fat {
 
 // run runs one of the mtools. It is asked nothing: what it would ask fails.
 func (f *fat) run(program string, args ...string) error {
-	path, err := find(program)
+	path, err := host.FindProgram(program)
 	if err != nil {
 		return errs.WithRemedy(errs.New(errs.Unsupported, "%s is not installed", program), "install the package mtools")
 	}

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"minimega/internal/errs"
+	"minimega/internal/host"
 )
 
 const (
@@ -39,8 +40,8 @@ func findTools() (tools, error) {
 	var t tools
 	var missing, packages []string
 	for i, to := range []*string{&t.mkfs, &t.mcopy, &t.syslinux, &t.qemuImg} {
-		*to = lookTool(toolPackages[i][0])
-		if *to == "" {
+		var err error
+		if *to, err = host.FindProgram(toolPackages[i][0]); err != nil {
 			missing = append(missing, toolPackages[i][0])
 			packages = append(packages, toolPackages[i][1])
 		}
@@ -60,18 +61,6 @@ func findTools() (tools, error) {
 			"apt-get install "+strings.Join(packages, " "))
 	}
 	return t, nil
-}
-
-func lookTool(name string) string {
-	if p, err := exec.LookPath(name); err == nil {
-		return p
-	}
-	for _, dir := range []string{"/usr/sbin", "/sbin"} {
-		if p, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
-			return p
-		}
-	}
-	return ""
 }
 
 // build makes one disk in a directory of its own.

@@ -33,11 +33,6 @@ func TestLoaderConfig(t *testing.T) {
 
 func TestMissingTools(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
-	for _, tool := range toolPackages {
-		if p := lookTool(tool[0]); p != "" && !strings.HasPrefix(p, "/usr/sbin/") && !strings.HasPrefix(p, "/sbin/") {
-			t.Errorf("found %s at %s", tool[0], p)
-		}
-	}
 	_, err := Write(t.Context(), filepath.Join(t.TempDir(), "d"), Options{})
 	if !errors.Is(err, errs.Unsupported) || !strings.Contains(err.Error(), "mcopy") || !strings.Contains(err.Error(), "apt-get install") {
 		t.Errorf("error %v", err)
