@@ -16,6 +16,13 @@ const (
 	// three that the kernel reserves (STP, pause, LACP): guests may speak LLDP or
 	// 802.1X to each other. IEEE 802.1D, table 7-10.
 	forwardAll = 0xfff8
+
+	// maxLearned is how many addresses a bridge remembers, and an overlay those of
+	// other hosts: a guest that sends in the names of ever more must not fill the
+	// host's memory. Frames to addresses beyond go everywhere.
+	maxLearned = 1 << 16
+
+	brMaxLearned = 49 // IFLA_BR_FDB_MAX_LEARNED, Linux 6.7; others pass it by
 )
 
 // link starts a request about the device with this index (0: named by an attribute).
@@ -47,6 +54,7 @@ func newBridge(dev string) *nl.NetlinkRequest {
 	data.AddRtAttr(nl.IFLA_BR_FORWARD_DELAY, nl.Uint32Attr(0))
 	data.AddRtAttr(nl.IFLA_BR_GROUP_FWD_MASK, nl.Uint16Attr(forwardAll))
 	data.AddRtAttr(nl.IFLA_BR_MCAST_SNOOPING, nl.Uint8Attr(0))
+	data.AddRtAttr(brMaxLearned, nl.Uint32Attr(maxLearned))
 	r.AddData(name(dev))
 	r.AddData(nl.NewRtAttr(unix.IFLA_ADDRESS, randomMAC()))
 	r.AddData(info)

@@ -40,6 +40,7 @@ func newOverlay(dev string, local netip.Addr, six bool, vni uint32) *nl.NetlinkR
 	data.AddRtAttr(nl.IFLA_VXLAN_PORT, nl.BEUint16Attr(network.OverlayPort))
 	data.AddRtAttr(nl.IFLA_VXLAN_TTL, nl.Uint8Attr(tunnelTTL))
 	data.AddRtAttr(nl.IFLA_VXLAN_LEARNING, nl.Uint8Attr(1))
+	data.AddRtAttr(nl.IFLA_VXLAN_LIMIT, nl.Uint32Attr(maxLearned))
 	r.AddData(name(dev))
 	r.AddData(u32(unix.IFLA_MTU, tunnelMTU))
 	r.AddData(info)
