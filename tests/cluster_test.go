@@ -27,6 +27,12 @@ type group struct {
 // newGroup makes a group whose daemons see each other.
 func newGroup(t *testing.T, hosts int) *group {
 	t.Helper()
+	return newGroupOf(t, hosts, func(*lab.Host) []string { return nil })
+}
+
+// newGroupOf makes a group, preparing each host, and with flags for its daemon.
+func newGroupOf(t *testing.T, hosts int, prepare func(*lab.Host) (flags []string)) *group {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: network namespaces")
 	}
@@ -38,8 +44,12 @@ func newGroup(t *testing.T, hosts int) *group {
 			t.Fatalf("minimega %s: %v\n%s", strings.Join(args, " "), err, out)
 		}
 	}
+	var own [][]string
+	for _, h := range l.Hosts {
+		own = append(own, prepare(h))
+	}
 	var err error
-	g.daemons, err = l.StartAll(t.Context(), program, func(*lab.Host) []string { return g.flags() })
+	g.daemons, err = l.StartAll(t.Context(), program, func(h *lab.Host) []string { return append(g.flags(), own[slices.Index(l.Hosts, h)]...) })
 	if err != nil {
 		t.Fatal(err)
 	}
