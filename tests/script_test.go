@@ -92,6 +92,7 @@ func TestScripts(t *testing.T) {
 			"ordinary": cmdOrdinary,
 			"root":     cmdRoot, "console": cmdConsole,
 			"registry": cmdRegistry,
+			"tpm":      cmdTPM,
 		},
 	})
 }
@@ -105,7 +106,8 @@ type host struct {
 	machine     hosttest.Machine
 	before      hosttest.Snapshot
 	daemons     []*daemon
-	registry    *store // nil before the first image
+	registry    *store      // nil before the first image
+	tpm         *standInTPM // nil before there is one
 }
 
 // daemon is a minimega that a script started.
@@ -134,10 +136,15 @@ func newHost(work string) (*host, error) {
 	if out, err := h.command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("ip link set lo up: %v: %s", err, out)
 	}
-	sum := sha256.Sum256([]byte(filepath.Join(work, "base"))) // containers' cgroups are named by it
-	h.machine = hosttest.Machine{Marks: []string{work, h.netns, hex.EncodeToString(sum[:])[:8]}, Netns: h.netns, Temps: []string{filepath.Join(work, "tmp")}}
+	h.machine = hosttest.Machine{Marks: []string{work, h.netns, baseHash(filepath.Join(work, "base"))}, Netns: h.netns, Temps: []string{filepath.Join(work, "tmp")}}
 	h.before = h.machine.Take()
 	return h, nil
+}
+
+// baseHash is how the control groups of a base directory's containers are named.
+func baseHash(base string) string {
+	sum := sha256.Sum256([]byte(base))
+	return hex.EncodeToString(sum[:])[:8]
 }
 
 func (h *host) command(args ...string) *exec.Cmd {

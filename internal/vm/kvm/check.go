@@ -50,7 +50,6 @@ func checkSize(c *vm.Config) error {
 func checkFiles(c *vm.Config) error {
 	for _, f := range []struct{ what, path string }{
 		{"kernel", c.KernelPath}, {"initrd", c.InitrdPath}, {"cdrom", c.CdromPath}, {"state file", c.MigratePath},
-		{"TPM socket", c.TpmSocketPath},
 	} {
 		if err := checkFile(f.what, f.path); err != nil {
 			return err
@@ -81,15 +80,19 @@ func checkTPM(c *vm.Config) error {
 	if c.TpmSocketPath == "" {
 		return nil
 	}
-	st, err := os.Stat(c.TpmSocketPath)
-	if err != nil {
-		return err
+	err := checkFile("TPM socket", c.TpmSocketPath)
+	if err == nil && !isSocket(c.TpmSocketPath) {
+		err = errs.New(errs.Invalid, "TPM socket %s is no socket", c.TpmSocketPath)
 	}
-	if st.Mode()&fs.ModeSocket == 0 {
-		return errs.WithRemedy(errs.New(errs.Invalid, "TPM socket %s is no socket", c.TpmSocketPath),
-			"start swtpm: swtpm socket --tpm2 --tpmstate dir=DIR --ctrl type=unixio,path=SOCKET")
+	if err == nil {
+		return nil
 	}
-	return nil
+	return errs.WithRemedy(err, "start swtpm: swtpm socket --tpm2 --tpmstate dir=DIR --ctrl type=unixio,path=SOCKET")
+}
+
+func isSocket(path string) bool {
+	st, err := os.Stat(path)
+	return err == nil && st.Mode()&fs.ModeSocket != 0
 }
 
 // checkBonds refuses what would be left out.
