@@ -22,19 +22,27 @@ func (m *Machine) ChangeCD(ctx context.Context, image string, force bool) error 
 			return errs.New(errs.Invalid, "cdrom %s is a directory", image)
 		}
 	}
-	all, err := m.blockDevices(ctx)
-	if err != nil {
+	if _, ok, err := m.cdInDrive(ctx); err != nil {
 		return err
-	}
-	i := slices.IndexFunc(all, func(d blockDevice) bool { return d.Device == cdDrive })
-	if i < 0 {
+	} else if !ok {
 		return errs.New(errs.Unsupported, "the VM has no CD drive (%s)", cdDrive)
 	}
-	if image == "" || force {
-		if err := m.eject(ctx, force); err != nil || image == "" {
+	if image == "" {
+		return unlocked(m.eject(ctx, force))
+	}
+	// Only a drive that is locked is emptied first: an image that QEMU does not
+	// take leaves the old one in.
+	err := m.insert(ctx, image)
+	if force && isLocked(err) {
+		if err := m.eject(ctx, force); err != nil {
 			return err
 		}
+		err = m.insert(ctx, image)
 	}
+	return unlocked(err)
+}
+
+func (m *Machine) insert(ctx context.Context, image string) error {
 	format := "raw"
 	if h, err := disk.Inspect(image); err == nil && h.Format != format {
 		if _, err := disk.Chain(image); err != nil {
@@ -42,16 +50,32 @@ func (m *Machine) ChangeCD(ctx context.Context, image string, force bool) error 
 		}
 		format = h.Format
 	}
-	return m.unlocked(m.execute(ctx, "blockdev-change-medium", map[string]any{"device": cdDrive, "filename": image, "format": format}, nil))
+	return m.execute(ctx, "blockdev-change-medium", map[string]any{"device": cdDrive, "filename": image, "format": format}, nil)
 }
 
 func (m *Machine) eject(ctx context.Context, force bool) error {
-	return m.unlocked(m.execute(ctx, "eject", map[string]any{"device": cdDrive, "force": force}, nil))
+	return m.execute(ctx, "eject", map[string]any{"device": cdDrive, "force": force}, nil)
 }
 
+// cdInDrive returns the image in the drive, "" for none, and whether there is
+// a drive.
+func (m *Machine) cdInDrive(ctx context.Context) (image string, ok bool, err error) {
+	all, err := m.blockDevices(ctx)
+	i := slices.IndexFunc(all, func(d blockDevice) bool { return d.Device == cdDrive })
+	if err != nil || i < 0 {
+		return "", false, err
+	}
+	if all[i].Inserted != nil {
+		image = all[i].Inserted.File
+	}
+	return image, true, nil
+}
+
+func isLocked(err error) bool { return err != nil && strings.Contains(err.Error(), "locked") }
+
 // unlocked says what to do about a drive that the guest has locked.
-func (m *Machine) unlocked(err error) error {
-	if err == nil || !strings.Contains(err.Error(), "locked") {
+func unlocked(err error) error {
+	if !isLocked(err) {
 		return err
 	}
 	return errs.WithRemedy(err, "let the guest release the CD, or add `force`")
