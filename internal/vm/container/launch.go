@@ -432,6 +432,9 @@ func (pl *plan) failure(f *stage.Failure) error {
 	case f.Name == "mount overlay":
 		return errs.WithRemedy(errs.New(errs.Unsupported, "%w", text),
 			"put the base directory on a file system that an overlay can write to, or set `vm config snapshot false`")
+	case strings.HasPrefix(f.Name, stepPlace) && f.Errno == unix.ENOTDIR:
+		return errs.WithRemedy(errs.New(errs.Invalid, "in the file system, %s is a link or a file, and no directory", strings.TrimPrefix(f.Name, stepPlace)),
+			"make it a directory: every container gets one of its own mounted there")
 	case strings.HasPrefix(f.Name, stepMap):
 		return notMapped(strings.TrimPrefix(f.Name, stepMap), f.Errno)
 	case f.Errno == unix.ENOSPC:

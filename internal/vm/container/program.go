@@ -303,11 +303,23 @@ func (p *program) mount(fstype, path string, flags uintptr, options string) {
 
 const quiet = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
 
+// place makes a directory in the root of the file system for a mount. Were it a
+// link, that might lead elsewhere once others are mounted, and mask would cover
+// something else.
+func (p *program) place(path string, mode uint32) {
+	p.mkdir(path, mode)
+	open := p.call(stepPlace+path, unix.SYS_OPENAT, atCwd, p.s(path), unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC)
+	p.call("close", unix.SYS_CLOSE, 0)
+	p.Calls[open].Out = []stage.Slot{stage.ArgOf(open+1, 0)}
+}
+
+const stepPlace = "use directory "
+
 // mountKernel mounts the file systems that show the kernel.
 func mountKernel(p *program) {
-	p.mkdir("/proc", 0o555)
+	p.place("/proc", 0o555)
 	p.mount("proc", "/proc", quiet, "")
-	p.mkdir("/sys", 0o555)
+	p.place("/sys", 0o555)
 	p.mount("sysfs", "/sys", quiet|unix.MS_RDONLY, "")
 }
 
@@ -323,7 +335,7 @@ func (pl *plan) mountSystem(p *program) {
 	if !pl.rootless {
 		mountKernel(p)
 	}
-	p.mkdir("/dev", 0o755)
+	p.place("/dev", 0o755)
 	p.mount("tmpfs", "/dev", unix.MS_NOSUID|unix.MS_NOEXEC, "mode=755,size=1m"+pl.users.options())
 	for _, d := range devices {
 		if pl.rootless {
