@@ -2,13 +2,16 @@ package tests
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 func (g *group) file(n int, name string) string {
@@ -20,6 +23,18 @@ func (g *group) put(n int, name string, content []byte) {
 	if err := os.WriteFile(g.file(n, name), content, 0o644); err != nil {
 		g.t.Fatal(err)
 	}
+}
+
+// awaitGone runs a command again and again until its answer lacks a text.
+func (g *group) awaitGone(n int, gone, line string) {
+	g.t.Helper()
+	var got string
+	for end := time.Now().Add(commandTime); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		if got = g.run(n, "%s", line); !strings.Contains(got, gone) {
+			return
+		}
+	}
+	g.t.Fatalf("%s: %s shows %q all the time:\n%s", g.daemons[n].Host.Name, line, gone, got)
 }
 
 // Files come from the hosts that have them, by `file get` and by `file:`.
@@ -44,6 +59,28 @@ func TestShare(t *testing.T) {
 	g.do(1, "file delete two")
 	g.do(2, "file get two")
 	g.await(2, " two 3 ", "file list")
+
+	// A directory comes whole: with links that lead out, empty directories, set-id bits.
+	root := g.file(0, "root")
+	if out, err := exec.Command(program, "guest", "rootfs", "-o", root).CombinedOutput(); err != nil {
+		t.Fatalf("guest rootfs: %v\n%s", err, out)
+	}
+	if err := errors.Join(os.Mkdir(root+"/empty", 0o710), os.Symlink("/etc/passwd", root+"/passwd"), os.Chmod(root+"/init", 0o755|fs.ModeSetuid)); err != nil {
+		t.Fatal(err)
+	}
+	g.do(1, "file get root")
+	g.awaitGone(1, " root ", "file status")
+	if got, err := exec.Command("diff", "-r", "--no-dereference", root, g.file(1, "root")).CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, got)
+	}
+	for name, mode := range map[string]fs.FileMode{"empty": 0o710 | fs.ModeDir, "init": 0o755 | fs.ModeSetuid, "passwd": 0o777 | fs.ModeSymlink} {
+		if st, err := os.Lstat(g.file(1, "root/"+name)); err != nil || st.Mode() != mode {
+			t.Errorf("%s: %v, %v, want %v", name, st, err, mode)
+		}
+	}
+	g.await(1, " root/passwd 11 ", "file list root")
+	g.do(1, "file delete root")
+	g.want(1, "n2: !get root/passwd: file not found", "file get root/passwd") // what it leads to is not ours to give
 
 	// An image brings what it stands on.
 	for _, args := range [][]string{{"create", "-f", "qcow2", g.file(0, "base.qcow2"), "8M"},

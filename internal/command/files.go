@@ -22,23 +22,27 @@ func files(d *Deps) []Command {
 	return []Command{
 		{Patterns: []string{"file <list,>", "file <list,> <path> [recursive,]"}, Short: "show what is in the files directory",
 			Long: "A row for each file and directory, or with `recursive` for each file at any depth. With -hashfiles there is a hash of each\n" +
-				"file's content, which takes reading it once." + names,
+				"file's content, which takes reading it once. A symbolic link counts as what it leads to; one that leads nowhere or out of\n" +
+				"the files directory has a row, but no hash." + names,
 			Suggest: suggest, Run: d.fileList},
 		{Patterns: []string{"file <get,> <file>"}, Short: "bring a file here from the hosts that have it",
 			Long: "Takes a file, a directory, or a pattern, and from all hosts that have it at once. Returns when the transfer has begun: `file\n" +
 				"status` shows how far it is, the log how it ends. A disk image brings its backing files. A transfer that broke off goes on\n" +
-				"where it was. A file that is here already stays; if another host has other content under its name, that is an error." + names,
+				"where it was. What is here already stays; if another host has something else under its name, that is an error.\n" +
+				"A directory comes whole, with empty directories, permissions, and symbolic links as they are, wherever they lead; what a link\n" +
+				"leads to comes only if it lies in the directory, too, or is asked for. Device files, pipes and sockets are named and left out." + names,
 			Suggest: map[string]Completer{"file": d.meshNames}, Run: d.fileGet},
 		{Patterns: []string{"file <stream,> <file>"}, Short: "send a file's content to the client",
 			Long:    "The content comes as data, in many answers of at most 10 MiB: for programs that use the socket." + names,
 			Suggest: suggest, Stream: d.fileStream, Interruptible: true},
 		{Patterns: []string{"file <delete,> <file>"}, Short: "remove files and directories",
-			Long: "Removes a file, or a directory with all in it, here only, and what has come of one that is still coming. What is not there is\n" +
-				"no error." + names,
+			Long: "Removes a file, or a directory with all in it, here only, and what has come of one that is still coming. Of a symbolic link the\n" +
+				"link goes, and what it leads to stays. What is not there is no error." + names,
 			Suggest: suggest, Run: d.fileDelete},
 		{Patterns: []string{"file <status,>"}, Short: "show the files that are coming",
 			Long: "A row for each transfer: the file, the directory that holds it until it is whole, the parts that are here and those there\n" +
-				"are, and whether it waits for its turn. A file that is not listed any more has come, or the log says why not.",
+				"are, and whether it waits for its turn. A directory has a row of its own, whose parts are the files, links and directories in\n" +
+				"it. What is not listed any more has come, or the log says why not.",
 			Run: d.fileStatus},
 	}
 }

@@ -1,8 +1,10 @@
 package iomeshage
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
@@ -33,12 +35,12 @@ func lot(name, host string) string {
 
 // compareHere looks whether what is here is what others have.
 func (s *Service) compareHere(ctx context.Context, tg *target, strict bool) error {
-	i := slices.IndexFunc(tg.complete, func(h holder) bool { return !looksLike(&h.info, tg.here) })
+	i := slices.IndexFunc(tg.complete, func(h holder) bool { return !h.info.same(tg.here) })
 	if i < 0 {
 		return nil
 	}
 	if !strict {
-		s.opts.Log.Warn("file distribution: another host has a file of this name with another size or time; the one here is used",
+		s.opts.Log.Warn("file distribution: another host has something else of this name, or a file with another size or time; what is here is used",
 			"file", tg.name, "host", tg.complete[i].host)
 		return nil
 	}
@@ -46,22 +48,18 @@ func (s *Service) compareHere(ctx context.Context, tg *target, strict bool) erro
 	return s.agree(ctx, tg)
 }
 
-// looksLike compares what tells files apart without reading them: a copy made
-// by us keeps the time of the original.
-func looksLike(a, b *found) bool { return a.Size == b.Size && a.MTime == b.MTime }
-
 // agree fails if a host has other content than the authority. Hosts whose
 // files look alike are believed: each chunk is checked when it comes.
 func (s *Service) agree(ctx context.Context, tg *target) error {
 	a := tg.authority
 	for _, h := range tg.complete {
-		if h.info.Size != a.info.Size {
-			return conflict(a, h, fmt.Sprintf("%d bytes", a.info.Size), fmt.Sprintf("%d bytes", h.info.Size))
+		if h.info.Kind != a.info.Kind || h.info.Size != a.info.Size || !bytes.Equal(h.info.Target, a.info.Target) {
+			return conflict(a, h, a.info.what(), h.info.what())
 		}
 	}
 	var ours []sum
 	for _, h := range tg.complete {
-		if looksLike(&h.info, &a.info) {
+		if h.info.same(&a.info) {
 			continue
 		}
 		var err error
@@ -121,6 +119,31 @@ func (s *Service) hashesHere(ctx context.Context, info found, from, count int, s
 			return err
 		}
 		set(i, v)
+	}
+	return nil
+}
+
+// nested refuses a list in which something lies below what is no directory: no
+// disk holds that, and to make it would lead through a link.
+func (s *Service) nested(list []*target) error {
+	flat := map[string]holder{}
+	of := func(tg *target) holder {
+		if tg.here != nil {
+			return holder{s.network().Name(), *tg.here}
+		}
+		return tg.authority
+	}
+	for _, tg := range list {
+		if h := of(tg); h.info.Kind != kindDir {
+			flat[tg.name] = h
+		}
+	}
+	for _, tg := range list {
+		for at := path.Dir(tg.name); at != "."; at = path.Dir(at) {
+			if up, ok := flat[at]; ok {
+				return fmt.Errorf("get %s: %w: %s has %s, %s has %s below it; delete one of them", at, ErrConflict, up.host, up.info.what(), of(tg).host, tg.name)
+			}
+		}
 	}
 	return nil
 }

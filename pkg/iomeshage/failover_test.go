@@ -186,7 +186,7 @@ func TestGoneBeforeFirstChunk(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.hub.Kill(list[0].authority.host)
-	tr, _, err := c.begin(t.Context(), "f", list[0], map[string]bool{})
+	tr, _, err := c.bring(t.Context(), "f", list[0], map[string]bool{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -247,7 +247,7 @@ func TestHalfDirectory(t *testing.T) {
 	waitFor(t, func() bool {
 		_, err := os.Stat(w.path("c", "d/1"))
 		st := c.Status()
-		return err == nil && len(st) == 1 && st[0].Done >= 1
+		return err == nil && len(st) == 2 && st[0].Name == "d" && st[0].Done == 3 && st[0].Total == 4 && st[1].Done >= 1
 	})
 	cancel()
 	if err := <-done; !errors.Is(err, context.Canceled) {
@@ -299,29 +299,4 @@ func TestHalfDirectoryForgotten(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.clean("c")
-}
-
-// What of a directory does not travel is said.
-func TestOddDirectory(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, "a", "c")
-	w.put("d/usr/bin/sh", []byte("sh"), "a")
-	if err := os.Symlink("sh", w.path("a", "d/usr/bin/bash")); err != nil { // to a file: it comes as one
-		t.Fatal(err)
-	}
-	c := w.hosts["c"]
-	if err := c.Get(within(t, time.Minute), "d"); err != nil {
-		t.Fatal(err)
-	}
-	w.has("d/usr/bin/bash", []byte("sh"), "c")
-	w.put("e/usr/bin/sh", []byte("sh"), "a")
-	if err := os.Symlink("usr/bin", w.path("a", "e/bin")); err != nil {
-		t.Fatal(err)
-	}
-	const want = `a has "e/bin", which is neither a file nor a directory`
-	if note, err := c.Start(within(t, time.Minute), "e"); err != nil || !strings.Contains(note, want) {
-		t.Errorf("note %q, %v", note, err)
-	}
-	waitFor(t, func() bool { return len(w.leftovers("c")) == 0 })
-	w.has("e/usr/bin/sh", []byte("sh"), "c")
 }

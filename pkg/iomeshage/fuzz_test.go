@@ -3,9 +3,15 @@ package iomeshage
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"log/slog"
+	"maps"
+	"os"
 	"path"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // sink takes chunks and counts.
@@ -54,6 +60,7 @@ func FuzzReadRequest(f *testing.F) {
 
 func FuzzAnswers(f *testing.F) {
 	f.Add([]byte(`{"body":{"files":[{"name":"a","size":1,"mtime":2,"mode":420,"version":"v","done":"/w=="}]}}`), int64(100))
+	f.Add([]byte(`{"body":{"files":[{"name":"a","kind":"link","target":"L2V0Yw==","mode":511},{"name":"a/b","kind":"directory","mode":2541}]}}`), int64(100))
 	f.Add([]byte(`{"body":{"chunks":[0,1],"sums":"AAAA"}}`), int64(1))
 	f.Add([]byte(`{"body":{"extents":[{"off":0,"len":5},{"off":4,"len":9223372036854775807}]}}`), int64(10))
 	f.Add([]byte(`{"refused":{"code":"changed","text":"x"}}`), int64(0))
@@ -65,6 +72,9 @@ func FuzzAnswers(f *testing.F) {
 					t.Errorf("%+v", v)
 				}
 				_ = v.has(int(size % 1000))
+				if v.check() == nil && (v.Name == "." || v.Mode > modeBits || (v.Kind == kindLink) != (len(v.Target) > 0) || v.Kind != kindFile && (v.Size != 0 || v.Partial)) {
+					t.Errorf("%+v", v)
+				}
 			}
 		}
 		if r, err := decode[hashReply](in); err == nil {
@@ -85,6 +95,64 @@ func FuzzAnswers(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Whatever a peer says it has, nothing is made outside of the files directory,
+// in whichever order it is made.
+func FuzzPlace(f *testing.F) {
+	f.Add([]byte(`[{"name":"d/x","kind":"link","target":"Li4vLi4vb3V0c2lkZQ=="},{"name":"d/x/f"},{"name":"d/x/e","kind":"directory"},{"name":"d/x/l","kind":"link","target":"eA=="}]`))
+	f.Add([]byte(`[{"name":"d","kind":"link","target":"Li4="},{"name":"d/outside/f"},{"name":"d/d","kind":"directory","mode":4095}]`))
+	f.Add([]byte(`[{"name":"a","kind":"link","target":"L3RtcA=="},{"name":"a","kind":"directory"},{"name":"a"}]`))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		var files []found
+		if json.Unmarshal(in, &files) != nil || len(files) > 20 {
+			return
+		}
+		top := t.TempDir()
+		if err := errors.Join(os.Mkdir(top+"/outside", 0o755), os.Mkdir(top+"/files", 0o755)); err != nil {
+			t.Fatal(err)
+		}
+		s, err := New(Options{Root: top + "/files", Log: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		for _, v := range files {
+			if v.check() != nil {
+				continue
+			}
+			switch v.Kind {
+			case kindDir:
+				_ = s.makeDir(v.Name, fileMode(v.Mode, false))
+			case kindLink:
+				_ = s.makeLink(v.Name, string(v.Target))
+			default:
+				placeEmpty(s, v)
+			}
+		}
+		if got := tree(t, top); slices.ContainsFunc(slices.Collect(maps.Keys(got)), func(p string) bool {
+			return p != "." && p != "outside" && p != "files" && !strings.HasPrefix(p, "files/")
+		}) {
+			t.Errorf("made: %v", got)
+		}
+	})
+}
+
+// placeEmpty makes a file as a transfer does.
+func placeEmpty(s *Service, v found) {
+	in, err := s.into(path.Dir(v.Name))
+	if err != nil {
+		return
+	}
+	p, _, err := openPartial(in, v.Name, 0)
+	if err != nil {
+		return
+	}
+	defer p.close()
+	if p.finish(fileMode(v.Mode, false), time.Unix(0, v.MTime)) != nil {
+		return
+	}
+	_ = p.remove()
 }
 
 func FuzzReadRecord(f *testing.F) {

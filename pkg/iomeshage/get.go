@@ -5,11 +5,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
-	"path"
 	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"minimega/pkg/meshage"
 )
 
 // findTimeout is how long a host may take to say what it has.
@@ -53,18 +57,19 @@ type holder struct {
 	info found
 }
 
-// target is one file that was asked for, and who has it.
+// target is one file, directory or link that was asked for, and who has it.
 type target struct {
 	name      string
 	here      *found
 	complete  []holder
 	partial   []holder
 	authority holder
+	mode      fs.FileMode // that it gets here
 }
 
-// search asks all hosts which files a pattern means. silent are those that did
-// not answer, odd what a host has in a directory and does not send.
-func (s *Service) search(ctx context.Context, pattern string) (list []*target, silent []string, odd string, err error) {
+// search asks all hosts what a pattern means. deaf names those of which there is
+// no answer, odd what a host has in a directory and does not send.
+func (s *Service) search(ctx context.Context, pattern string) (list []*target, deaf, odd string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, findTimeout)
 	defer cancel()
 	byName := map[string]*target{}
@@ -74,15 +79,20 @@ func (s *Service) search(ctx context.Context, pattern string) (list []*target, s
 		}
 		return byName[name]
 	}
-	here, err := s.find(pattern)
+	here, _, err := s.find(pattern)
 	if err != nil {
-		return nil, nil, "", err
+		return nil, "", "", err
 	}
 	for i := range here {
 		at(here[i].Name).here = &here[i]
 	}
+	var silent, foreign []string
 	for _, r := range s.findAt(ctx, s.others(), findRequest{Pattern: pattern, Exact: !isPattern(pattern)}) {
-		if r.err != nil {
+		switch {
+		case errors.Is(r.err, meshage.ErrProtocol):
+			foreign = append(foreign, r.host)
+			s.opts.Log.Warn("file distribution: a host runs another version of minimega, with which files are not exchanged", "host", r.host, "err", r.err)
+		case r.err != nil:
 			silent = append(silent, r.host)
 			s.opts.Log.Debug("file distribution: no answer", "host", r.host, "err", r.err)
 		}
@@ -101,19 +111,39 @@ func (s *Service) search(ctx context.Context, pattern string) (list []*target, s
 		}
 	}
 	if context.Cause(ctx) != nil && errors.Is(ctx.Err(), context.Canceled) {
-		return nil, nil, "", context.Cause(ctx)
+		return nil, "", "", context.Cause(ctx)
 	}
 	for _, name := range slices.Sorted(maps.Keys(byName)) {
 		if t := byName[name]; t.here != nil || len(t.complete) > 0 {
 			list = append(list, t)
 		}
 	}
-	return list, silent, odd, nil
+	return list, unheard(silent, foreign), odd, nil
 }
 
-// Get brings a file, all files of a directory, or all that a pattern means to
-// this host, with the files that they need, and returns when they are here. A
-// file that is here stays as it is. On a host that is alone it succeeds.
+// unheard says of which hosts there is no answer. Several may have one name.
+func unheard(silent, foreign []string) string {
+	var out []string
+	if len(silent) > 0 {
+		out = append(out, "no answer from "+strings.Join(slices.Compact(silent), ", "))
+	}
+	if len(foreign) > 0 {
+		out = append(out, strings.Join(slices.Compact(foreign), ", ")+" runs another version of minimega, with which files are not exchanged")
+	}
+	return strings.Join(out, "; ")
+}
+
+// kind is what is here, or else what is meant to come.
+func (tg *target) kind() string {
+	if tg.here != nil {
+		return tg.here.Kind
+	}
+	return tg.authority.info.Kind
+}
+
+// Get brings a file, a directory with all in it, or all that a pattern means to
+// this host, with the files that they need, and returns when they are here. What
+// is here stays as it is. On a host that is alone it succeeds.
 //
 // Whoever asks for a file that is coming already waits for it too. If ctx ends
 // and nobody else waits, what has come is kept for the next time.
@@ -122,7 +152,7 @@ func (s *Service) Get(ctx context.Context, name string) error {
 }
 
 func (s *Service) get(ctx context.Context, label string, seen map[string]bool) error {
-	name, err := s.clean(label)
+	name, err := s.meant(label)
 	if err != nil {
 		return fmt.Errorf("get %s: %w", label, err)
 	}
@@ -136,35 +166,36 @@ func (s *Service) get(ctx context.Context, label string, seen map[string]bool) e
 	if len(s.others()) == 0 {
 		return s.whole(label, name)
 	}
-	list, odd, err := s.choose(ctx, label, name, false)
+	list, note, err := s.choose(ctx, label, name, false)
 	if err != nil {
 		return err
 	}
-	if odd != "" { // it may do without
-		s.opts.Log.Warn("file distribution: not all of a directory is fetched", "directory", label, "why", odd)
+	if note != "" { // it may do without
+		s.opts.Log.Warn("file distribution: not all of a directory is fetched", "directory", label, "why", note)
 	}
-	if err := s.mark(name, list); err != nil {
-		return fmt.Errorf("get %s: %w", label, err)
+	l, err := s.begin(ctx, label, name, list, seen)
+	if err != nil {
+		return err
 	}
-	var coming []*transfer
 	for _, tg := range list {
-		if tg.here != nil {
+		if tg.here != nil && tg.kind() == kindFile {
 			err = errors.Join(err, s.backing(ctx, tg.name, seen))
-			continue
-		}
-		t, _, e := s.begin(ctx, label, tg, seen)
-		err = errors.Join(err, e)
-		if t != nil {
-			coming = append(coming, t)
 		}
 	}
-	for _, t := range coming {
-		err = errors.Join(err, t.wait(ctx))
-	}
+	return errors.Join(err, l.finish())
+}
+
+// meant is the name of what a user asks for: that which a link here leads to,
+// if that is not here.
+func (s *Service) meant(label string) (string, error) {
+	name, err := s.clean(label)
 	if err != nil {
-		return err
+		return "", err
 	}
-	return s.whole(label, name)
+	if _, err := s.root.Stat(name); errors.Is(err, fs.ErrNotExist) {
+		name = s.follow(name)
+	}
+	return name, nil
 }
 
 // Start begins to bring what Get would bring, and returns when it has begun;
@@ -172,15 +203,15 @@ func (s *Service) get(ctx context.Context, label string, seen map[string]bool) e
 // ErrInFlight if all of it is on its way already, and with ErrConflict if
 // another host has other content. note is what the caller should be told.
 func (s *Service) Start(ctx context.Context, label string) (note string, err error) {
-	name, err := s.clean(label)
+	name, err := s.meant(label)
 	if err != nil {
 		return "", fmt.Errorf("get %s: %w", label, err)
 	}
-	if s.running(name) != nil {
+	if s.running(name) != nil || s.loading(name) {
 		return "", ErrInFlight
 	}
 	if len(s.others()) == 0 {
-		if list, err := s.expand(name); err == nil && len(list) == 0 {
+		if !s.anything(name) {
 			return label + " is not here, and there is no other host to get it from", nil
 		}
 		return "", s.whole(label, name)
@@ -189,64 +220,56 @@ func (s *Service) Start(ctx context.Context, label string) (note string, err err
 	if err != nil {
 		return "", err
 	}
-	if err := s.mark(name, list); err != nil {
-		return "", fmt.Errorf("get %s: %w", label, err)
-	}
-	wanted, begun := 0, 0
-	for _, tg := range list {
-		if tg.here != nil {
-			continue
-		}
-		wanted++
-		t, isNew, err := s.begin(ctx, label, tg, map[string]bool{})
-		if err != nil {
-			return "", err
-		}
-		if isNew {
-			begun++
-			s.report(t)
-		}
-	}
+	l, err := s.begin(s.ctx, label, name, list, map[string]bool{})
 	switch {
-	case wanted == 0:
-		return note, s.whole(label, name)
-	case begun == 0:
+	case err != nil:
+		return "", err
+	case len(l.coming) == 0:
+		return note, l.finish()
+	}
+	inFlight := len(l.begun) == 0 && len(l.coming) == len(l.list)
+	if !s.enter() {
+		l.cancel(ErrClosed)
+		return "", l.finish()
+	}
+	go func() {
+		defer s.leave()
+		l.report()
+	}()
+	if inFlight {
 		return "", ErrInFlight
 	}
 	return note, nil
 }
 
-// report lets the log say how a transfer ends that nobody waits for.
-func (s *Service) report(t *transfer) {
-	if !s.enter() {
-		return
-	}
-	go func() {
-		defer s.leave()
-		began := time.Now()
-		<-t.finished
-		if t.err != nil {
-			s.opts.Log.Error("file distribution: file did not come", "file", t.label, "err", t.err)
-			return
-		}
-		s.lacking(path.Dir(t.name)) // it may have been the last of a directory
-		s.opts.Log.Info("file distribution: file is here", "file", t.label, "bytes", t.layout.size, "took", time.Since(began).Round(time.Millisecond))
-	}()
+// anything reports whether a name, a directory or a pattern means something here.
+func (s *Service) anything(name string) (is bool) {
+	_ = s.visit(name, func(string, fs.FileInfo) error { is = true; return fs.SkipAll }, nil)
+	return is
 }
 
-// choose finds the files and, for each that is not here, the host whose
-// content is meant. strict makes it an error if what is here differs. odd says
-// what will not come.
-func (s *Service) choose(ctx context.Context, label, name string, strict bool) (list []*target, odd string, err error) {
-	list, silent, odd, err := s.search(ctx, name)
-	if odd != "" {
-		odd += ", which is neither a file nor a directory and does not come with it: pack the directory as an archive (tar), and get that"
+// loading reports whether a directory is on its way.
+func (s *Service) loading(name string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for l := range s.loads {
+		if l.name == name {
+			return true
+		}
 	}
+	return false
+}
+
+// choose finds out what there is and, for each that is not here, the host whose
+// content is meant. strict makes it an error if what is here differs. note says
+// what will not come.
+func (s *Service) choose(ctx context.Context, label, name string, strict bool) (list []*target, note string, err error) {
+	list, deaf, odd, err := s.search(ctx, name)
 	if err != nil {
 		return nil, "", fmt.Errorf("get %s: %w", label, err)
 	}
-	if len(list) == 0 && len(silent) > 0 {
-		return nil, "", fmt.Errorf("get %s: %w (no answer from %s)", label, ErrNotFound, strings.Join(slices.Compact(silent), ", ")) // several hosts may have one name
+	if len(list) == 0 && deaf != "" {
+		return nil, "", fmt.Errorf("get %s: %w (%s)", label, ErrNotFound, deaf)
 	}
 	if len(list) == 0 {
 		return nil, "", fmt.Errorf("get %s: %w", label, ErrNotFound)
@@ -256,11 +279,32 @@ func (s *Service) choose(ctx context.Context, label, name string, strict bool) (
 			return nil, "", fmt.Errorf("get %s: %w", tg.name, err)
 		}
 	}
-	return list, odd, nil
+	if err := s.nested(list); err != nil {
+		return nil, "", err
+	}
+	return list, s.modes(name, list, odd), nil
 }
 
-// begin starts a transfer, or joins the one that runs.
-func (s *Service) begin(ctx context.Context, label string, tg *target, seen map[string]bool) (t *transfer, isNew bool, err error) {
+// modes sets what modes the files and directories get that are to come. note
+// adds to what does not come.
+func (s *Service) modes(name string, list []*target, odd string) (note string) {
+	if odd != "" {
+		note = odd + ", which is no file, directory or link and does not come with it"
+	}
+	private := s.private()
+	for _, tg := range list {
+		f := &tg.authority.info
+		// A single file is no part of a file system, in which alone these bits are of use.
+		tg.mode = fileMode(f.Mode, private && tg.name != name && !isPattern(name))
+		if tg.here == nil && tg.name != name && !private && f.Mode&(unix.S_ISUID|unix.S_ISGID) != 0 && note == "" {
+			note = fmt.Sprintf("%s comes without the set-user-ID or set-group-ID bit that it has on %s, because others than root reach the files directory", tg.name, tg.authority.host)
+		}
+	}
+	return note
+}
+
+// bring starts a transfer, or joins the one that runs.
+func (s *Service) bring(ctx context.Context, label string, tg *target, seen map[string]bool) (t *transfer, isNew bool, err error) {
 	if label != tg.name && isPattern(label) || !strings.HasSuffix(strings.TrimRight(label, "/"), tg.name) {
 		label = tg.name // one of several
 	}
@@ -289,6 +333,7 @@ func (s *Service) launch(label string, tg *target, seen map[string]bool) (*trans
 	ctx, cancel := context.WithCancelCause(s.ctx)
 	t.cancel = cancel
 	s.transfer[tg.name] = t
+	began := time.Now()
 	s.wg.Go(func() {
 		defer cancel(nil)
 		err := t.run(ctx)
@@ -298,6 +343,7 @@ func (s *Service) launch(label string, tg *target, seen map[string]bool) (*trans
 		if err != nil {
 			t.err = fmt.Errorf("get %s: %w", t.label, err)
 		}
+		t.took = time.Since(began)
 		close(t.finished)
 	})
 	return t, nil

@@ -11,18 +11,18 @@ import (
 )
 
 // partialWanted is a list of names in JSON, in the partial directory of a
-// directory: the files that are to come into it. While it is there, and one of
+// directory: what is to come into it. While it is there, and one of
 // them is not, the directory is not whole.
 const partialWanted = "wanted"
 
-// mark remembers which files are to come into a directory.
+// mark remembers what is to come into a directory.
 func (s *Service) mark(dir string, list []*target) error {
 	names := s.wanted(dir)
 	for _, tg := range list {
-		if tg.name == dir || isPattern(dir) {
+		if tg.name == dir && tg.kind() != kindDir || isPattern(dir) {
 			return nil // no directory
 		}
-		if tg.here == nil {
+		if tg.here == nil && tg.name != dir {
 			names = append(names, tg.name)
 		}
 	}
@@ -35,18 +35,19 @@ func (s *Service) mark(dir string, list []*target) error {
 	if err := errors.Join(err1, err2); err != nil {
 		return err
 	}
-	at := partialDir(dir)
-	if err := s.root.MkdirAll(at, 0o755); err != nil {
+	at, err := s.into(partialDir(dir))
+	if err != nil {
 		return err
 	}
+	defer at.Close()
 	// The record tells Delete what this is for.
-	if err := s.root.WriteFile(path.Join(at, partialRecord), append(head, '\n'), 0o600); err != nil {
+	if err := at.WriteFile(partialRecord, append(head, '\n'), 0o600); err != nil {
 		return err
 	}
-	if err := s.root.WriteFile(path.Join(at, partialWanted+".new"), body, 0o600); err != nil {
+	if err := at.WriteFile(partialWanted+".new", body, 0o600); err != nil {
 		return err
 	}
-	return s.root.Rename(path.Join(at, partialWanted+".new"), path.Join(at, partialWanted))
+	return at.Rename(partialWanted+".new", partialWanted)
 }
 
 // wanted is what mark remembers of a directory, unless that is gone.
@@ -61,13 +62,13 @@ func (s *Service) wanted(dir string) (names []string) {
 	return names
 }
 
-// lacking returns the files that are still to come into a directory, and
+// lacking returns what is still to come into a directory, and
 // forgets what was remembered of those that are whole by now.
 func (s *Service) lacking(dir string) (out []string) {
 	for at := dir; ; at = path.Dir(at) {
 		names := s.wanted(at)
 		missing := slices.DeleteFunc(slices.Clone(names), func(n string) bool {
-			_, err := s.root.Stat(n)
+			_, err := s.root.Lstat(n) // a link is there, whatever it leads to
 			return !errors.Is(err, fs.ErrNotExist)
 		})
 		if len(names) > 0 && len(missing) == 0 {
@@ -84,7 +85,7 @@ func (s *Service) lacking(dir string) (out []string) {
 	}
 }
 
-// whole fails if a directory lacks files that came from no host.
+// whole fails if a directory lacks what came from no host.
 func (s *Service) whole(label, dir string) error {
 	missing := s.lacking(dir)
 	if len(missing) == 0 {

@@ -5,6 +5,9 @@
 //
 // A chunk is written in place into one partial file, which becomes the file by
 // a rename: there is never a second copy, and never half a file under its name.
+//
+// A directory comes with its directories and links. A link is passed on as it
+// is, wherever it leads; nothing is ever written through one.
 package iomeshage
 
 import (
@@ -70,6 +73,7 @@ type Service struct {
 	closed   bool
 	mesh     meshage.Mesh         // nil while this host is alone
 	transfer map[string]*transfer // by name
+	loads    map[*load]bool
 }
 
 // atOnce is how many files come at a time; the others wait for their turn.
@@ -82,7 +86,7 @@ func New(o Options) (*Service, error) {
 		return nil, fmt.Errorf("files directory: %w", err)
 	}
 	s := &Service{opts: o, root: root, hashes: newHashCache(), in: newLimiter(o.Rate), out: newLimiter(o.Rate),
-		slots: make(chan struct{}, atOnce), peers: newTurnstile(), transfer: map[string]*transfer{}}
+		slots: make(chan struct{}, atOnce), peers: newTurnstile(), transfer: map[string]*transfer{}, loads: map[*load]bool{}}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	return s, nil
 }

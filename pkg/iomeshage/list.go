@@ -12,7 +12,9 @@ import (
 	"time"
 )
 
-// Entry is a file or directory in the files directory of this host.
+// Entry is a file or directory in the files directory of this host. A link
+// counts as what it leads to; one that leads nowhere or out, or in a recursive
+// list to a directory, is there by itself, with no hash.
 type Entry struct {
 	Name     string // relative to the files directory
 	Dir      bool
@@ -22,7 +24,7 @@ type Entry struct {
 }
 
 // List returns what is at a path or pattern: of a directory what lies in it,
-// or, recursive, all files below. What is still coming is left out.
+// or, recursive, all files and links below. What is still coming is left out.
 func (s *Service) List(ctx context.Context, name string, recursive bool) ([]Entry, error) {
 	at, err := s.clean(name)
 	if err != nil {
@@ -69,12 +71,20 @@ func (s *Service) entries(at string, recursive bool) ([]Entry, error) {
 		return nil
 	}
 	if recursive {
-		err := s.walk(at, add, nil)
+		err := s.walk(at, func(name string, st fs.FileInfo) error {
+			if to, err := s.root.Stat(name); err == nil && to.Mode().IsRegular() {
+				st = to
+			}
+			if !st.IsDir() {
+				_ = add(name, st)
+			}
+			return nil
+		}, nil)
 		return out, err
 	}
-	st, err := s.root.Stat(at)
+	st, err := s.look(at)
 	if err != nil {
-		return nil, nil //nolint:nilerr // a link that leads nowhere
+		return nil, nil //nolint:nilerr // gone
 	}
 	if !st.IsDir() {
 		_ = add(at, st)
@@ -86,11 +96,19 @@ func (s *Service) entries(at string, recursive bool) ([]Entry, error) {
 	}
 	for _, e := range list {
 		name := path.Join(at, e.Name())
-		if st, err := s.root.Stat(name); err == nil && !hidden(name) {
+		if st, err := s.look(name); err == nil && !hidden(name) {
 			_ = add(name, st)
 		}
 	}
 	return out, nil
+}
+
+// look is what a name leads to, or the link there if that leads nowhere or out.
+func (s *Service) look(name string) (fs.FileInfo, error) {
+	if st, err := s.root.Stat(name); err == nil {
+		return st, nil
+	}
+	return s.root.Lstat(name)
 }
 
 func (s *Service) hashEntries(ctx context.Context, list []Entry) error {
@@ -157,9 +175,16 @@ func (s *Service) Delete(name string) error {
 	return failed
 }
 
-// abandon ends the transfers that a pattern or directory covers, and waits.
+// abandon ends what brings something that a pattern or directory covers, and
+// waits.
 func (s *Service) abandon(pattern string) {
 	s.mu.Lock()
+	var loads []*load
+	for l := range s.loads {
+		if l.touches(pattern) {
+			loads = append(loads, l)
+		}
+	}
 	var list []*transfer
 	for name, t := range s.transfer {
 		if covers(pattern, name) {
@@ -167,8 +192,18 @@ func (s *Service) abandon(pattern string) {
 		}
 	}
 	s.mu.Unlock()
+	for _, l := range loads {
+		if covers(pattern, l.name) {
+			l.cancel(errDeleted)
+		} else {
+			l.cancel(errors.New("a part of it was deleted meanwhile")) // what has come of the rest is kept
+		}
+	}
 	for _, t := range list {
 		t.cancel(errDeleted)
+	}
+	for _, l := range loads {
+		<-l.finished
 	}
 	for _, t := range list {
 		<-t.finished
@@ -225,6 +260,9 @@ func (s *Service) Complete(ctx context.Context, prefix string) []string {
 			if !ok {
 				continue
 			}
+			if f.Kind == kindDir {
+				rest += "/"
+			}
 			// Of what lies deeper, only the next directory is proposed.
 			if i := strings.IndexByte(rest, '/'); i >= 0 {
 				rest = rest[:i+1]
@@ -233,7 +271,7 @@ func (s *Service) Complete(ctx context.Context, prefix string) []string {
 		}
 	}
 	pattern := dir + base + "*"
-	if here, err := s.find(pattern); err == nil {
+	if here, _, err := s.find(pattern); err == nil {
 		add(here)
 	}
 	for _, r := range s.findAt(ctx, s.others(), findRequest{Pattern: pattern}) {

@@ -1,6 +1,7 @@
 package iomeshage
 
 import (
+	"cmp"
 	"fmt"
 	"io/fs"
 	"path"
@@ -61,83 +62,101 @@ func partialDir(name string) string {
 func isPattern(name string) bool { return strings.ContainsAny(name, `*?[\`) }
 
 // maxListed bounds what one host lists in one answer.
-const maxListed = 20000
+const maxListed = 40000
 
-// expand returns the names of the regular files that a name, a directory or a
-// pattern means here, sorted as they lie on the disk.
-func (s *Service) expand(pattern string) ([]string, error) {
-	fsys := s.root.FS()
+// visit calls f for what a name, a directory or a pattern means here, sorted as
+// it lies on the disk; see walk.
+func (s *Service) visit(pattern string, f func(string, fs.FileInfo) error, odd func(string) error) error {
 	roots := []string{pattern}
 	if isPattern(pattern) {
 		var err error
-		if roots, err = fs.Glob(fsys, pattern); err != nil {
-			return nil, fmt.Errorf("%q: %w", pattern, err)
+		if roots, err = fs.Glob(s.root.FS(), pattern); err != nil {
+			return fmt.Errorf("%q: %w", pattern, err)
 		}
 	}
-	var out []string
+	n := 0
+	counted := func(name string, st fs.FileInfo) error {
+		if n++; n > maxListed {
+			return fmt.Errorf("%s: more than %d files", pattern, maxListed)
+		}
+		return f(name, st)
+	}
 	for _, r := range roots {
 		if hidden(r) {
 			continue
 		}
-		err := s.walk(r, func(name string, _ fs.FileInfo) error {
-			if len(out) >= maxListed {
-				return fmt.Errorf("%s: more than %d files", pattern, maxListed)
-			}
-			out = append(out, name)
-			return nil
-		}, nil)
-		if err != nil {
-			return nil, err
+		if err := s.walk(r, counted, odd); err != nil {
+			return err
 		}
 	}
-	return out, nil
+	return nil
 }
 
-// walk calls f for each regular file at or below name, and, unless that is nil,
-// odd for what is below and no file or directory, or leads out of the root.
-// What cannot be read is passed over.
+// walk calls f for the file at name, or for the directory there and for each
+// file, directory and link below it, and, unless that is nil, odd for what else
+// is below. Where name itself is a link, or leads through one, that is followed
+// if it stays in the root; a link below is none of what it leads to. What cannot
+// be read is passed over.
 func (s *Service) walk(name string, f func(string, fs.FileInfo) error, odd func(string) error) error {
-	st, err := s.root.Stat(name)
+	top, err := s.root.Stat(name)
 	if err != nil {
 		return nil //nolint:nilerr // not there for us
 	}
-	if st.Mode().IsRegular() {
-		return f(name, st)
+	if top.Mode().IsRegular() {
+		return f(name, top)
 	}
-	if !st.IsDir() {
+	if !top.IsDir() {
 		return nil
 	}
 	return fs.WalkDir(s.root.FS(), name, func(at string, d fs.DirEntry, err error) error {
+		skip := error(nil)
+		if d != nil && d.IsDir() {
+			skip = fs.SkipDir
+		}
+		if err != nil || hidden(at) {
+			return skip
+		}
+		if at == name {
+			return unlessRoot(at, top, f)
+		}
+		st, err := s.root.Lstat(at)
 		switch {
-		case err != nil && d != nil && d.IsDir():
-			return fs.SkipDir
 		case err != nil:
-			return nil
-		case d.IsDir() && hidden(at):
-			return fs.SkipDir
-		case d.IsDir():
-			return nil
+			return skip
+		case checkName(at) != nil || !st.Mode().IsRegular() && !st.IsDir() && st.Mode().Type() != fs.ModeSymlink:
+			if odd != nil {
+				return cmp.Or(odd(at), skip)
+			}
+			return skip
+		case !st.IsDir(): // also where it was one a moment ago
+			return cmp.Or(f(at, st), skip)
 		}
-		// A link to a file counts as one, a link to a directory is not followed.
-		if st, err := s.root.Stat(at); err == nil && st.Mode().IsRegular() {
-			return f(at, st)
-		}
-		if odd != nil {
-			return odd(at)
-		}
-		return nil
+		return f(at, st)
 	})
 }
 
-// odd returns what is the first in a directory here that is not sent with it: a
-// link to a directory or to nothing, a device, and the like.
-func (s *Service) odd(name string) (found string) {
+// unlessRoot leaves out the files directory itself, which every host has.
+func unlessRoot(name string, st fs.FileInfo, f func(string, fs.FileInfo) error) error {
 	if name == "." {
-		return ""
+		return nil
 	}
-	file := func(string, fs.FileInfo) error { return nil }
-	_ = s.walk(name, file, func(at string) error { found = at; return fs.SkipAll })
-	return found
+	return f(name, st)
+}
+
+// follow is the name that a link here leads to, of which nothing need be there;
+// of what is no link, or leads out of the root, the name itself.
+func (s *Service) follow(name string) string {
+	at := name
+	for range 40 { // as many as Linux follows
+		to, err := s.root.Readlink(at)
+		if err != nil {
+			return at
+		}
+		if at = path.Join(path.Dir(at), to); path.IsAbs(to) || checkName(at) != nil {
+			return name
+		}
+	}
+	return name
 }
 
 // covers reports whether a pattern, or a directory, means a name. Hosts are

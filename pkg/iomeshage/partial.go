@@ -35,8 +35,9 @@ type recordHead struct {
 
 // partial is a file that is still coming.
 type partial struct {
-	root   *os.Root
-	dir    string
+	root   *os.Root // the directory in which the file is to lie
+	dir    string   // in it
+	base   string   // the file's name in it
 	name   string
 	layout layout
 	data   *os.File
@@ -48,18 +49,19 @@ type partial struct {
 	writing sync.Mutex
 }
 
-// openPartial makes the partial file of name, or goes on with the one that is
-// there. had are the chunks that its record claims, which are yet to be checked.
+// openPartial makes the partial file of name, which is to lie in root, or goes
+// on with the one that is there. had are the chunks that its record claims,
+// which are yet to be checked. It closes root if it fails, else close does.
 func openPartial(root *os.Root, name string, size int64) (p *partial, had map[int]sum, err error) {
-	p = &partial{root: root, dir: partialDir(name), name: name, layout: layoutOf(size)}
-	if err := root.MkdirAll(p.dir, 0o755); err != nil {
-		return nil, nil, err
-	}
+	p = &partial{root: root, dir: path.Base(partialDir(name)), base: path.Base(name), name: name, layout: layoutOf(size)}
 	defer func() {
 		if err != nil {
 			p.close()
 		}
 	}()
+	if err := root.MkdirAll(p.dir, 0o755); err != nil {
+		return nil, nil, err
+	}
 	if p.record, err = root.OpenFile(path.Join(p.dir, partialRecord), os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600); err != nil {
 		return nil, nil, err
 	}
@@ -237,25 +239,27 @@ func (p *partial) replace(b []byte, off int64) error {
 	return nil
 }
 
-// finish makes the partial file the file.
+// finish makes the partial file the file. Where a link has come there meanwhile,
+// the link goes, and what it leads to stays.
 func (p *partial) finish(mode fs.FileMode, mtime time.Time) error {
-	if st, err := p.root.Lstat(p.name); err == nil && !st.Mode().IsRegular() {
+	if st, err := p.root.Lstat(p.base); err == nil && !st.Mode().IsRegular() {
 		return fmt.Errorf("%s is there and not an ordinary file", p.name)
 	}
 	if err := unix.Fdatasync(int(p.data.Fd())); err != nil {
 		return fmt.Errorf("write %s to disk: %w", p.name, err)
 	}
-	if err := p.data.Chmod(mode & 0o777); err != nil {
+	if err := p.data.Chmod(mode); err != nil {
 		return err
 	}
 	from := path.Join(p.dir, partialData)
 	if err := p.root.Chtimes(from, time.Now(), mtime); err != nil {
 		return err
 	}
-	return p.root.Rename(from, p.name)
+	return p.root.Rename(from, p.base)
 }
 
 func (p *partial) close() {
+	_ = p.root.Close()
 	for _, f := range []*os.File{p.data, p.record} {
 		if f != nil {
 			_ = f.Close()

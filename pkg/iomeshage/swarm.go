@@ -110,7 +110,7 @@ func (t *transfer) heardLocked(r findResult) {
 		return
 	}
 	for _, f := range r.files {
-		if f.Name != t.name || f.Size != t.layout.size {
+		if f.Name != t.name || f.Kind != kindFile || f.Size != t.layout.size {
 			continue
 		}
 		p := t.peers[r.host]

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
 	"slices"
 	"sync"
@@ -26,8 +27,9 @@ type transfer struct {
 	part    *partial
 
 	cancel   context.CancelCauseFunc
-	finished chan struct{} // closed when all is over and err is set
+	finished chan struct{} // closed when all is over and the fields below are set
 	err      error
+	took     time.Duration
 
 	mu        sync.Mutex // guards the fields below
 	waiters   int
@@ -75,12 +77,12 @@ type job struct {
 func (s *Service) newTransfer(label string, tg *target, seen map[string]bool) *transfer {
 	f := tg.authority.info
 	t := &transfer{s: s, name: f.Name, label: label, version: "partial-" + rand.Text(), layout: layoutOf(f.Size),
-		mode: fs.FileMode(f.Mode), mtime: time.Unix(0, f.MTime), seen: seen, finished: make(chan struct{}), queued: true,
+		mode: tg.mode, mtime: time.Unix(0, f.MTime), seen: seen, finished: make(chan struct{}), queued: true,
 		peers: map[string]*peer{}, banned: map[string]bool{}, blame: map[string]error{}, rounds: map[string]int{}, authority: tg.authority.host, jobs: map[int]*job{}, wake: make(chan struct{})}
 	n := t.layout.count()
 	t.plan, t.known = newPlan(n), newSums(n)
 	for _, h := range slices.Concat(tg.complete, tg.partial) {
-		if h.info.Size == f.Size {
+		if h.info.Kind == kindFile && h.info.Size == f.Size {
 			t.peers[h.host] = &peer{host: h.host, info: h.info}
 		}
 	}
@@ -107,12 +109,11 @@ func (t *transfer) run(ctx context.Context) error {
 
 // bring makes the file, or leaves what can be resumed, or nothing.
 func (t *transfer) bring(ctx context.Context) (err error) {
-	if dir := path.Dir(t.name); dir != "." {
-		if err := t.s.root.MkdirAll(dir, 0o755); err != nil {
-			return err
-		}
+	in, err := t.s.into(path.Dir(t.name))
+	if err != nil {
+		return err
 	}
-	part, had, err := openPartial(t.s.root, t.name, t.layout.size)
+	part, had, err := openPartial(in, t.name, t.layout.size)
 	if err != nil {
 		return err
 	}
@@ -303,7 +304,7 @@ func (t *transfer) finish(ctx context.Context) error {
 func (t *transfer) found() (found, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return found{Name: t.name, Size: t.layout.size, MTime: t.mtime.UnixNano(), Mode: uint32(t.mode), Version: t.version,
+	return found{Name: t.name, Size: t.layout.size, MTime: t.mtime.UnixNano(), Mode: uint32(t.mode.Perm()), Version: t.version,
 		Partial: true, Done: t.plan.bitmap()}, !t.over && t.plan.left < len(t.plan.state)
 }
 
@@ -328,11 +329,11 @@ func (t *transfer) wakeLocked() {
 	t.wake = make(chan struct{})
 }
 
-// Status is how far one transfer is.
+// Status is how far a file is, or a directory.
 type Status struct {
-	Name        string // as the user called the file
-	Dir         string // absolute, where the partial file lies
-	Done, Total int    // chunks
+	Name        string // as the user called it
+	Dir         string // absolute, where the partial file lies, or the list of what is to come
+	Done, Total int    // chunks; of a directory, files, directories and links
 	Bytes, Size int64
 	Queued      bool // it waits for its turn
 	Sources     []string
@@ -353,17 +354,23 @@ func (t *transfer) status() Status {
 	return st
 }
 
-// Status lists what is coming, by name.
+// Status lists what is coming, by name: each file, and each directory.
 func (s *Service) Status() []Status {
 	s.mu.Lock()
-	list := make([]*transfer, 0, len(s.transfer))
-	for _, t := range s.transfer {
-		list = append(list, t)
+	list := slices.Collect(maps.Values(s.transfer))
+	var loads []*load
+	for l := range s.loads {
+		if l.dir {
+			loads = append(loads, l)
+		}
 	}
 	s.mu.Unlock()
 	out := make([]Status, 0, len(list))
 	for _, t := range list {
 		out = append(out, t.status())
+	}
+	for _, l := range loads {
+		out = append(out, l.status())
 	}
 	slices.SortFunc(out, func(a, b Status) int { return cmp.Compare(a.Name, b.Name) })
 	return out

@@ -27,6 +27,38 @@ func identityOf(st fs.FileInfo) identity {
 	return id
 }
 
+// modeBits are those of a mode that travel.
+const modeBits = 0o7777
+
+// wireMode are the bits of a mode that travel. Owners do not, all comes to
+// belong to who runs the daemon, so that a set-id bit is only right for what is
+// root's already.
+func wireMode(st fs.FileInfo) uint32 {
+	sys, ok := st.Sys().(*syscall.Stat_t)
+	if !ok {
+		return uint32(st.Mode().Perm())
+	}
+	m := sys.Mode & modeBits
+	if sys.Uid != 0 {
+		m &^= syscall.S_ISUID
+	}
+	if sys.Gid != 0 {
+		m &^= syscall.S_ISGID
+	}
+	return m
+}
+
+// fileMode is a mode that came, without the set-id bits unless they are to stay.
+func fileMode(m uint32, setID bool) fs.FileMode {
+	mode := fs.FileMode(m & 0o777)
+	for bit, is := range map[uint32]fs.FileMode{syscall.S_ISUID: fs.ModeSetuid, syscall.S_ISGID: fs.ModeSetgid, syscall.S_ISVTX: fs.ModeSticky} {
+		if m&bit != 0 && (setID || bit == syscall.S_ISVTX) {
+			mode |= is
+		}
+	}
+	return mode
+}
+
 // version is how other hosts call a file in this state.
 func (id identity) version() string {
 	s := blake3.Sum(fmt.Appendf(nil, "%+v", id))

@@ -64,7 +64,7 @@ func (n *Node) exchange(ctx context.Context, m *member, proto string, request []
 func (n *Node) callSelf(ctx context.Context, proto string, request []byte) ([]byte, error) {
 	r := n.services.responder(proto)
 	if r == nil {
-		return nil, fmt.Errorf("%s: does not answer %s", n.opts.Name, proto)
+		return nil, fmt.Errorf("%s: %w", n.opts.Name, &remoteError{statusProtocol, "does not answer " + proto})
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

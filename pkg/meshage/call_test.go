@@ -72,10 +72,10 @@ func TestCallErrors(t *testing.T) {
 	nodes[1].Respond("fail", func(context.Context, string, []byte) ([]byte, error) { return nil, errors.New("out of coffee") })
 	for _, to := range []string{"n0", "n1"} {
 		_, err := nodes[0].Call(t.Context(), to, "nothing", nil)
-		if err == nil || !strings.Contains(err.Error(), to+": does not answer nothing") {
+		if !errors.Is(err, meshage.ErrProtocol) || !strings.Contains(err.Error(), to+": does not answer nothing") {
 			t.Errorf("no responder at %s: %v", to, err)
 		}
-		if _, err = nodes[0].Open(t.Context(), to, "nothing"); err == nil || !strings.Contains(err.Error(), to+": does not serve nothing") {
+		if _, err = nodes[0].Open(t.Context(), to, "nothing"); !errors.Is(err, meshage.ErrProtocol) || !strings.Contains(err.Error(), to+": does not serve nothing") {
 			t.Errorf("no handler at %s: %v", to, err)
 		}
 	}

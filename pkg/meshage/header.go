@@ -122,8 +122,11 @@ type remoteError struct {
 func (e *remoteError) Error() string { return e.text }
 
 func (e *remoteError) Unwrap() error {
-	if e.status == statusTooLarge {
+	switch e.status {
+	case statusTooLarge:
 		return ErrTooLarge
+	case statusProtocol:
+		return ErrProtocol
 	}
 	return nil
 }

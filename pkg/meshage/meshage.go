@@ -22,6 +22,7 @@ var (
 	ErrAmbiguous = errors.New("several nodes of the mesh have this name")
 	ErrClosed    = errors.New("the mesh is closed")
 	ErrTooLarge  = errors.New("message too large")
+	ErrProtocol  = errors.New("the node does not speak this protocol") // it runs another version
 )
 
 // MaxMessage bounds a request or a reply, in bytes. What may be larger is a

@@ -44,7 +44,7 @@ var _ Stream = (*selfStream)(nil)
 func (n *Node) openSelf(m *member, proto string) (Stream, error) {
 	h := n.services.handler(proto)
 	if h == nil {
-		return nil, fmt.Errorf("open %s: %s: does not serve %s", proto, n.opts.Name, proto)
+		return nil, fmt.Errorf("open %s: %s: %w", proto, n.opts.Name, &remoteError{statusProtocol, "does not serve " + proto})
 	}
 	a, b, err := socketPair()
 	if err != nil {

@@ -173,7 +173,7 @@ func (n *Node) Open(ctx context.Context, to, protocol string) (meshage.Stream, e
 	h := peer.handlers[protocol]
 	if h == nil && !peer.hung {
 		n.hub.mu.Unlock()
-		return nil, fmt.Errorf("%s does not serve %s", to, protocol)
+		return nil, fmt.Errorf("%w: %s does not serve %s", meshage.ErrProtocol, to, protocol)
 	}
 	here, there := newStream()
 	n.streams[here], peer.streams[there] = true, true
