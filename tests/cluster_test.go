@@ -71,7 +71,7 @@ func (g *group) meet() {
 	}
 	for i, d := range g.daemons {
 		if d.Running() {
-			g.await(i, fmt.Sprint(running), "mesh status")
+			g.await(i, fmt.Sprint(": ", running), ".columns size mesh status")
 		}
 	}
 }
@@ -355,7 +355,7 @@ func TestVLANsAgree(t *testing.T) {
 		t.Fatal(err)
 	}
 	for n := range hosts {
-		g.await(n, "2", ".columns size mesh status")
+		g.await(n, ": 2", ".columns size mesh status")
 	}
 	for _, n := range []int{0, 2} {
 		g.do(n, "namespace split", "ns del-hosts all", "ns add-hosts localhost", "vm config filesystem "+g.root, "vm config memory 64")
