@@ -2,6 +2,9 @@ package tests
 
 import (
 	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,6 +13,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"minimega/internal/qmp"
 )
 
 // cmdCrash kills the last daemon, which can do nothing about it.
@@ -42,6 +47,22 @@ func cmdEndVM(ts *testscript.TestScript, neg bool, args []string) {
 		return
 	}
 	ts.Fatalf("there is no VM %s", args[0])
+}
+
+// cmdQMP asks the QEMU of an instance directory for something while no daemon
+// runs: qmp DIR COMMAND JSON. A refusal is only logged: it may have been asked before.
+func cmdQMP(ts *testscript.TestScript, neg bool, args []string) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	c, err := qmp.Dial(ctx, ts.MkAbs(args[0])+"/qmp")
+	ts.Check(err)
+	defer c.Close()
+	err = c.Execute(ctx, args[1], json.RawMessage(args[2]), nil)
+	if refused := (*qmp.Error)(nil); errors.As(err, &refused) {
+		ts.Logf("%v", err)
+		return
+	}
+	ts.Check(err)
 }
 
 // killQEMU kills the process that has an instance directory on its command

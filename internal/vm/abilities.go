@@ -41,6 +41,9 @@ type (
 		// AddNet plugs in an interface whose Tap and MAC are set, or changes
 		// nothing.
 		AddNet(ctx context.Context, n NetConfig) error
+		// SettleNet tells what came of an AddNet that nobody saw the end of:
+		// whether the interface is plugged in. If not, nothing of it is left.
+		SettleNet(ctx context.Context, n NetConfig) (bool, error)
 	}
 	// Threader knows which of its threads run the guest's processors.
 	Threader interface {

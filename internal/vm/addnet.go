@@ -3,8 +3,8 @@ package vm
 import (
 	"context"
 	"errors"
-	"fmt"
 
+	"minimega/internal/errs"
 	"minimega/internal/network"
 )
 
@@ -25,21 +25,68 @@ func (m *Manager) AddNets(ctx context.Context, namespace, target string, nets []
 	})
 }
 
-// addNet makes a port, plugs it in, and writes it down. The caller has the turn.
+// addNet makes a port, plugs it in, and writes it down. The record names it
+// before the machine has anything of it, see settleNet. The caller has the turn.
 func (v *VM) addNet(ctx context.Context, adder NetAdder, n NetConfig) error {
 	if n.MAC == "" {
 		n.MAC = newMAC()
 	}
-	owner := fmt.Sprintf("vm %s:%d", v.Name, len(v.Config().Networks))
-	ports, err := v.manager.opts.Network.Create(ctx, []network.PortSpec{{Kind: network.Tap, Bridge: n.Bridge, VLAN: n.VLAN,
-		Namespace: v.Namespace, Owner: owner, MAC: n.MAC}})
+	ports, err := v.manager.opts.Network.Create(ctx, []network.PortSpec{v.portSpec(len(v.Config().Networks), n)})
 	if err != nil {
 		return err
 	}
 	n.Tap = ports[0].Name
-	if err := adder.AddNet(ctx, n); err != nil {
-		return errors.Join(err, v.manager.opts.Network.Delete(context.WithoutCancel(ctx), n.Tap))
+	v.mu.Lock()
+	v.adding = &n
+	v.mu.Unlock()
+	if err = v.writeRecord(); err == nil {
+		err = adder.AddNet(ctx, n)
 	}
-	v.edit(func(c *Config) { c.Networks = append(c.Networks, n) })
+	if err != nil {
+		return errors.Join(err, v.dropNet(context.WithoutCancel(ctx)))
+	}
+	v.edit(func(c *Config) {
+		c.Networks = append(c.Networks, n)
+		v.adding = nil // in the same record: there is none that has neither
+	})
 	return nil
+}
+
+// settleNet finds out whether the interface that an earlier daemon was plugging
+// in when it died is one of the machine's, which c then says, and else removes
+// what there is of it.
+func (v *VM) settleNet(ctx context.Context, machine Machine, c *Config) error {
+	v.mu.Lock()
+	n := v.adding
+	v.mu.Unlock()
+	adder, ok := machine.(NetAdder)
+	if n == nil || !ok {
+		return nil
+	}
+	plugged, err := adder.SettleNet(ctx, *n)
+	if err != nil {
+		return err
+	}
+	if !plugged {
+		return v.dropNet(ctx)
+	}
+	c.Networks = append(c.Networks, *n)
+	return nil
+}
+
+// dropNet removes the port of an interface that no machine has in the end.
+func (v *VM) dropNet(ctx context.Context) error {
+	v.mu.Lock()
+	n := v.adding
+	v.adding = nil
+	v.mu.Unlock()
+	if n == nil {
+		return nil
+	}
+	v.writeConfig()
+	err := v.manager.opts.Network.Delete(ctx, n.Tap)
+	if errors.Is(err, errs.NotFound) {
+		return nil // an earlier daemon's, and not taken over: it goes with what nobody claims
+	}
+	return err
 }

@@ -125,6 +125,13 @@ func (m *Manager) Ports() []network.PortSpec {
 				specs = append(specs, s)
 			}
 		}
+		v.mu.Lock()
+		if n := v.adding; n != nil && n.Tap != "" { // of a machine that does not answer yet
+			s := v.portSpec(len(v.config.Networks), *n)
+			s.Name = n.Tap
+			specs = append(specs, s)
+		}
+		v.mu.Unlock()
 	}
 	return specs
 }
@@ -243,6 +250,9 @@ func (m *Manager) adopt(ctx context.Context, i *instance) (*VM, *Lost, error) {
 		lost = &Lost{ID: v.ID, Name: v.Name, Namespace: v.Namespace, Reason: "minimega ended while it was being started again"}
 		failed = m.end(ctx, i)
 	}
+	if !v.State().Alive() {
+		failed = errors.Join(failed, v.dropNet(ctx))
+	}
 	if _, err := os.Readlink(v.linkPath()); err != nil {
 		failed = errors.Join(failed, v.makeLink())
 	}
@@ -258,7 +268,7 @@ func (m *Manager) revive(i *instance) *VM {
 		c.Tags = map[string]string{}
 	}
 	v := &VM{ID: r.ID, Name: r.Name, Namespace: r.Namespace, UUID: r.UUID, Type: r.kind(), Created: r.Created,
-		manager: m, turn: make(chan struct{}, 1), state: i.state, config: c, made: true, failure: r.Failure}
+		manager: m, turn: make(chan struct{}, 1), state: i.state, config: c, made: true, failure: r.Failure, adding: r.Adding}
 	m.mu.Lock()
 	m.vms[v.ID] = v
 	m.names[nameKey(v.Namespace, v.Name)] = v
@@ -288,7 +298,7 @@ func (v *VM) takeOver(ctx context.Context, i *instance) error {
 	}
 	forgetSilence(c)
 	v.mu.Lock()
-	v.config, v.machine, v.ended, v.state = c, machine, make(chan struct{}), state
+	v.config, v.machine, v.ended, v.state, v.adding = c, machine, make(chan struct{}), state, nil
 	ended := v.ended
 	v.mu.Unlock()
 	v.manager.watchers.Add(1)
@@ -306,6 +316,10 @@ func (v *VM) reach(ctx context.Context, i *instance) (Machine, *Config, State, e
 	machine, err := v.manager.engines[v.Type].(Adopter).Adopt(ctx, &Spec{ID: v.ID, Name: v.Name, Namespace: v.Namespace, Dir: v.Dir(), Config: c,
 		VNCPort: i.record.VNCPort, Log: v.log()}, i.pid())
 	if err != nil {
+		return nil, nil, 0, err
+	}
+	if err := v.settleNet(ctx, machine, c); err != nil {
+		_ = machine.Close()
 		return nil, nil, 0, err
 	}
 	state := i.state

@@ -39,6 +39,9 @@ type record struct {
 	VNCPort   int      // as it was last
 	Failure   *Failure `json:",omitempty"` // of a VM in state ERROR
 	Config    *Config
+	// Adding is an interface that is not in Config yet, of which the machine
+	// may have nothing, a part or all.
+	Adding *NetConfig `json:",omitempty"`
 }
 
 func (v *VM) writeRecord() error {
@@ -46,7 +49,7 @@ func (v *VM) writeRecord() error {
 	defer v.recording.Unlock()
 	v.mu.Lock()
 	r := record{ID: v.ID, Name: v.Name, Namespace: v.Namespace, UUID: v.UUID, Type: v.Type.String(), Created: v.Created,
-		Made: v.made, Config: v.config}
+		Made: v.made, Config: v.config, Adding: v.adding}
 	if v.state == Error {
 		r.Failure = v.failure
 	}

@@ -104,8 +104,11 @@ func (v *VM) keepTrying(s *silent) Machine {
 		v.mu.Lock()
 		now := v.config.Clone() // it may have been changed meanwhile
 		now.Disks = c.Disks
+		if v.adding != nil && len(c.Networks) > len(now.Networks) { // it is plugged in
+			now.Networks = append(now.Networks, *v.adding)
+		}
 		forgetSilence(now)
-		v.config, v.machine, v.state = now, m, state
+		v.config, v.machine, v.state, v.adding = now, m, state, nil
 		v.mu.Unlock()
 		v.give()
 		v.writeConfig()

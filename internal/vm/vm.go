@@ -51,8 +51,9 @@ type VM struct {
 	config  *Config // never changed in place: replaced by an edited copy
 	machine Machine // nil while there is no process
 	ended   chan struct{}
-	made    bool     // the instance directory and the taps exist
-	failure *Failure // why it is in Error, as far as known
+	made    bool       // the instance directory and the taps exist
+	failure *Failure   // why it is in Error, as far as known
+	adding  *NetConfig // an interface that is being plugged in, of which the machine may know
 
 	recording sync.Mutex // held while a record is written, and guards the field below
 	records   int        // that this process has written
@@ -168,6 +169,11 @@ func (v *VM) watch(m Machine, ended chan struct{}) {
 	}
 	if v.spacer() != nil { // its network namespace is gone
 		v.releaseTaps()
+	}
+	if _, ok := m.(*silent); ok { // nobody else looks after it
+		if err := v.dropNet(context.Background()); err != nil {
+			v.log().Warn("removing the tap of an interface that was being added", "err", err)
+		}
 	}
 	if err := m.Err(); err != nil {
 		v.log().Warn("machine ended by itself", "err", err)

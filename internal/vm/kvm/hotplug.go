@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -41,12 +42,14 @@ func (m *Machine) HotplugAdd(ctx context.Context, image, version, serial string)
 	// The note comes first: a daemon that dies in between leaves no drive that
 	// the next one does not know.
 	n := m.freeNumber()
-	m.notePlugged(func(all map[int]vm.HotplugDisk) { all[n] = vm.HotplugDisk{ID: n, File: image, Version: version} })
-	if err := m.plug(ctx, n, image, bus, serial); err != nil {
-		m.notePlugged(func(all map[int]vm.HotplugDisk) { delete(all, n) })
-		return err
+	err = m.notePlugged(func(all map[int]vm.HotplugDisk) { all[n] = vm.HotplugDisk{ID: n, File: image, Version: version} })
+	if err == nil {
+		err = m.plug(ctx, n, image, bus, serial)
 	}
-	return nil
+	if err != nil {
+		err = errors.Join(err, m.forgetPlugged(n))
+	}
+	return err
 }
 
 // plug makes the drive and the device of a number.
@@ -100,8 +103,7 @@ func (m *Machine) HotplugRemove(ctx context.Context, n int) error {
 		return err
 	}
 	_, _ = m.monitor(ctx, "drive_del "+id) // it may have gone with the device
-	m.notePlugged(func(all map[int]vm.HotplugDisk) { delete(all, n) })
-	return nil
+	return m.forgetPlugged(n)
 }
 
 // gone waits until QEMU has no device of that id any more.
@@ -140,7 +142,7 @@ func (m *Machine) freeNumber() int {
 }
 
 // notePlugged changes the list, and its copy for the next daemon.
-func (m *Machine) notePlugged(change func(map[int]vm.HotplugDisk)) {
+func (m *Machine) notePlugged(change func(map[int]vm.HotplugDisk)) error {
 	m.mu.Lock()
 	if m.plugged == nil {
 		m.plugged = map[int]vm.HotplugDisk{}
@@ -152,8 +154,13 @@ func (m *Machine) notePlugged(change func(map[int]vm.HotplugDisk)) {
 		err = host.WriteFile(filepath.Join(m.dir, pluggedName), b, 0o600)
 	}
 	if err != nil {
-		m.log.Warn("noting the USB disks", "vm", m.name, "err", err)
+		return fmt.Errorf("note the USB disks: %w", err)
 	}
+	return nil
+}
+
+func (m *Machine) forgetPlugged(n int) error {
+	return m.notePlugged(func(all map[int]vm.HotplugDisk) { delete(all, n) })
 }
 
 // readPlugged finds the disks that an adopted machine has. A drive that was
@@ -181,7 +188,9 @@ func (m *Machine) readPlugged(ctx context.Context) {
 			_, _ = m.monitor(ctx, "drive_del "+id) // there may be none
 		}
 	}
-	m.notePlugged(func(all map[int]vm.HotplugDisk) { maps.Copy(all, kept) })
+	if err := m.notePlugged(func(all map[int]vm.HotplugDisk) { maps.Copy(all, kept) }); err != nil {
+		m.log.Warn("taking over the USB disks", "vm", m.name, "err", err)
+	}
 }
 
 // monitor runs a command of the human monitor, for what QMP lacks, and returns
