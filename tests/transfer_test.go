@@ -44,7 +44,7 @@ func TestTransfer(t *testing.T) {
 	for _, sub := range []struct {
 		name string
 		test func(*group)
-	}{{"rate", transferAtRate}, {"full", transferToFull}, {"launch", transferForLaunch}} {
+	}{{"rate", transferAtRate}, {"change", transferOfChanging}, {"full", transferToFull}, {"launch", transferForLaunch}} {
 		t.Run(sub.name, func(t *testing.T) {
 			inner := *g
 			inner.t = t
@@ -121,6 +121,38 @@ func (g *group) holdsOnly(want string) {
 	}
 }
 
+// seeComing waits until a host has some of a file of 24 MiB that a command
+// brings, and not all.
+func (g *group) seeComing(n int, answer chan string) {
+	g.t.Helper()
+	middle := regexp.MustCompile(" [1-5]/6 ")
+	for end := time.Now().Add(commandTime); !middle.MatchString(g.run(n, "file status")); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) || len(answer) > 0 {
+			g.t.Fatal("the file is never seen coming")
+		}
+	}
+}
+
+// A file that is written to while it is on its way does not come, and is not
+// left by half; what it is then comes.
+func transferOfChanging(g *group) {
+	content := noise(6, 24<<20)
+	g.put(0, "log", content)
+	answer := make(chan string, 1)
+	go func() { answer <- g.run(1, "vm config disk file:log") }()
+	g.seeComing(1, answer)
+	content = append(content, "more"...)
+	g.put(0, "log", content)
+	if got := <-answer; got != "n2: !get log: the file changed while it was copied: on n1" {
+		g.t.Errorf("got %q", got)
+	}
+	if left, _ := filepath.Glob(g.file(1, ".*")); left != nil {
+		g.t.Errorf("left: %s", left)
+	}
+	g.do(1, "vm config disk file:log")
+	g.has(1, "log", content)
+}
+
 // One of nine hosts runs out of room in the middle: it is named, and the other
 // eight have the file.
 func transferToFull(g *group) {
@@ -128,12 +160,7 @@ func transferToFull(g *group) {
 	g.put(0, "big", content)
 	answer := make(chan string, 1)
 	go func() { answer <- g.run(0, "mesh send all vm config disk file:big") }()
-	middle := regexp.MustCompile(" [1-5]/6 ")
-	for end := time.Now().Add(commandTime); !middle.MatchString(g.run(last, "file status")); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) || len(answer) > 0 {
-			g.t.Fatal("the file is never seen coming")
-		}
-	}
+	g.seeComing(last, answer)
 	g.fill()
 	got := <-answer
 	if !strings.HasPrefix(got, "n10: !get big: disk full") || strings.Contains(got, "\n") {
