@@ -90,7 +90,7 @@ func TestScripts(t *testing.T) {
 			"daemon": cmdDaemon, "halt": cmdHalt, "crash": cmdCrash, "endvm": cmdEndVM, "qmp": cmdQMP, "gone": cmdGone, "mm": cmdMM, "until": cmdUntil, "answers": cmdAnswers, "send": cmdSend, "type": cmdType, "inhost": cmdInHost, "vnc": cmdVNC,
 			"android":  cmdAndroid,
 			"ordinary": cmdOrdinary,
-			"root":     cmdRoot, "console": cmdConsole,
+			"root":     cmdRoot, "console": cmdConsole, "shown": cmdShown,
 			"registry": cmdRegistry,
 			"tpm":      cmdTPM,
 		},

@@ -62,8 +62,15 @@ func At(addr Arg) Slot { return Slot{call: -1, addr: addr} }
 // Program collects calls and what they point to.
 type Program struct {
 	Calls []Call
-	mem   []byte
+	// Room is how many bytes of zeroed memory there are at RoomAddr, for whoever
+	// keeps something in the process from outside (proc_pid_mem(5)). They take
+	// memory once they are written to.
+	Room int
+	mem  []byte
 }
+
+// RoomAddr is where the room of a program begins.
+const RoomAddr = 0x30000000
 
 // Where the parts are in memory and in the file. Any addresses that are free in
 // every process will do; both are alike in their low bits, as the pages of a
@@ -165,7 +172,7 @@ func (p *Program) Image() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return image(machine, code, data)
+	return image(machine, code, data, p.Room)
 }
 
 func (p *Program) table() ([]byte, error) {

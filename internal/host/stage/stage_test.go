@@ -130,6 +130,19 @@ func TestExecute(t *testing.T) {
 	}
 }
 
+// The room is empty, can be written to, and is seen from outside.
+func TestRoom(t *testing.T) {
+	p := Program{Room: 100}
+	print := Call{Name: "print", Nr: unix.SYS_WRITE, Args: [6]Arg{1, RoomAddr + 92, 8}}
+	p.Add(print)
+	p.Add(Call{Name: "dup", Nr: unix.SYS_DUP3, Args: [6]Arg{1, 0x2a}, Out: []Slot{At(RoomAddr + 92)}})
+	p.Add(print)
+	p.Add(exit(0))
+	if out, record, code := runProgram(t, &p); out != "\x00\x00\x00\x00\x00\x00\x00\x00\x2a\x00\x00\x00\x00\x00\x00\x00" || code != 0 {
+		t.Errorf("%q, %x, %d", out, record, code)
+	}
+}
+
 func TestTooManyPlaces(t *testing.T) {
 	var p Program
 	p.Add(Call{Name: "x", Out: []Slot{At(1), At(1), At(1), At(1)}})

@@ -32,6 +32,7 @@ type backchannel struct {
 	path   string // "" for one that was there before us
 	spec   *vm.Spec
 	handle func(context.Context, *vm.Spec, net.Conn)
+	lack   *shortage
 	log    *slog.Logger
 	remove func() // from the poller
 	ctx    context.Context
@@ -92,7 +93,7 @@ func serveBackchannel(p *poller, file *os.File, path string, s *vm.Spec, handle 
 	if err != nil {
 		return nil, err
 	}
-	b := &backchannel{file: file, raw: raw, path: path, spec: s, handle: handle, log: s.Log, conns: map[net.Conn]bool{}}
+	b := &backchannel{file: file, raw: raw, path: path, spec: s, handle: handle, lack: &p.lack, log: s.Log, conns: map[net.Conn]bool{}}
 	if b.handle == nil {
 		b.handle = b.nobody
 	}
@@ -119,9 +120,10 @@ func (b *backchannel) accept() answer {
 	if e := b.raw.Control(func(fd uintptr) { conn, err = (&listener{fd: int(fd)}).accept() }); e != nil {
 		return end // closed
 	}
+	b.lack.note(err)
 	if err != nil {
 		v := afterRefusal(err)
-		if v != goOn {
+		if v == end {
 			b.log.Warn("the backchannel takes no connections", "vm", b.spec.Name, "err", err)
 		}
 		return v

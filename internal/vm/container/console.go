@@ -14,7 +14,6 @@ import (
 )
 
 const (
-	scrollback = 1920 // bytes: a screen of 80 by 24
 	// behind is how many pieces of output a client may be behind the others
 	// before it is let go; a piece has at most pieceSize bytes.
 	behind = 256
@@ -30,11 +29,12 @@ type console struct {
 	raw       syscall.RawConn // of master
 	listeners []*listener
 	removes   []func() // from the poller
+	lack      *shortage
 	log       *slog.Logger
 	wg        sync.WaitGroup // clients
 
 	mu      sync.Mutex // guards the fields below; what is done under it never waits
-	last    []byte     // what was shown last
+	screen  *screen    // changed by show only
 	clients map[*client]bool
 	closed  bool
 }
@@ -45,13 +45,14 @@ type client struct {
 	out  chan []byte // closed when the client is let go
 }
 
-// openConsole serves a terminal, which it closes in Close.
-func openConsole(p *poller, master *os.File, path, host string, log *slog.Logger) (*console, error) {
+// openConsole serves a terminal, which it closes in Close, as it does the screen
+// that it fills.
+func openConsole(p *poller, master *os.File, s *screen, path, host string, log *slog.Logger) (*console, error) {
 	raw, err := master.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
-	c := &console{master: master, raw: raw, log: log}
+	c := &console{master: master, raw: raw, screen: s, lack: &p.lack, log: log}
 	local, err := listenUnix(path)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
@@ -89,9 +90,10 @@ func (c *console) port() int { return c.listeners[1].port }
 // or seen twice.
 func (c *console) accept(l *listener) answer {
 	conn, err := l.accept()
+	c.lack.note(err)
 	if err != nil {
 		v := afterRefusal(err)
-		if v != goOn {
+		if v == end {
 			c.log.Warn("console takes no clients", "err", err)
 		}
 		return v
@@ -107,8 +109,8 @@ func (c *console) accept(l *listener) answer {
 		return goOn
 	}
 	n := &client{conn: conn, out: make(chan []byte, behind)}
-	if len(c.last) > 0 {
-		n.out <- append([]byte(nil), c.last...)
+	if last := c.screen.text(); len(last) > 0 {
+		n.out <- append([]byte(nil), last...)
 	}
 	if c.clients == nil {
 		c.clients = map[*client]bool{}
@@ -168,8 +170,13 @@ func (c *console) show() answer {
 		return end
 	}
 	c.mu.Lock()
+	c.screen.add(buf[:n])
+	c.mu.Unlock()
+	if err := c.screen.save(); err != nil {
+		c.log.Warn("what the console shows is not kept for another daemon", "err", err)
+	}
+	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.remember(buf[:n])
 	if len(c.clients) == 0 {
 		return goOn
 	}
@@ -184,17 +191,6 @@ func (c *console) show() answer {
 	return goOn
 }
 
-// remember keeps the end of what was shown. The caller holds mu.
-func (c *console) remember(b []byte) {
-	if len(b) > scrollback {
-		b = b[len(b)-scrollback:]
-	}
-	if over := len(c.last) + len(b) - scrollback; over > 0 {
-		c.last = append(c.last[:0], c.last[over:]...)
-	}
-	c.last = append(c.last, b...)
-}
-
 // Close ends all connections. The terminal itself lives on with the keeper.
 func (c *console) Close() error {
 	c.mu.Lock()
@@ -204,8 +200,7 @@ func (c *console) Close() error {
 	if was {
 		return nil
 	}
-	err := c.letGo()
-	err = errors.Join(err, c.master.Close())
+	err := errors.Join(c.letGo(), c.screen.close(), c.master.Close())
 	c.mu.Lock()
 	for n := range c.clients {
 		c.dropLocked(n)

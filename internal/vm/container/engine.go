@@ -2,9 +2,10 @@
 // limited by control groups, without what they could harm the host with.
 //
 // A container has two processes of minimega's: a keeper on the host, which
-// holds its console and learns how init ended, so that both outlive the daemon,
-// and the first process inside, which becomes init when the VM is started. Both
-// are programs of package stage, made of a few system calls.
+// holds its console, with what that showed last, and learns how init ended, so
+// that these outlive the daemon, and the first process inside, which becomes
+// init when the VM is started. Both are programs of package stage, made of a
+// few system calls.
 package container
 
 import (
@@ -124,7 +125,7 @@ func New(opts Options, log *slog.Logger) *Engine {
 		e.filter, e.broken = seccompFilter()
 	}
 	if e.broken == nil {
-		e.poller, e.broken = newPoller()
+		e.poller, e.broken = newPoller(log)
 	}
 	return e
 }

@@ -461,7 +461,14 @@ func initFailure(path string, errno unix.Errno) error {
 func (l *launch) checkInit(context.Context) error { return checkProgram(l.init.root(), l.plan.Args[0]) }
 
 func (l *launch) openConsole(context.Context) (err error) {
-	l.console, err = openConsole(l.e.poller, l.pty.master, l.path(consoleName), l.e.opts.ConsoleListen, l.spec.Log)
+	s, err := newScreen(l.keeper, &l.e.poller.lack)
+	if err != nil {
+		l.spec.Log.Warn("a console begins empty", "vm", l.spec.Name, "err", err)
+	}
+	l.console, err = openConsole(l.e.poller, l.pty.master, s, l.path(consoleName), l.e.opts.ConsoleListen, l.spec.Log)
+	if err != nil {
+		err = errors.Join(err, s.close())
+	}
 	return err
 }
 

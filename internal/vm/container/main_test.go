@@ -26,6 +26,10 @@ var guest string
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
+	if text := os.Getenv(standIn); text != "" {
+		fmt.Fprintln(os.Stderr, runStandIn(text)) // until it is killed
+		return 1
+	}
 	dir, err := os.MkdirTemp("", "mmcontainer")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -197,7 +201,7 @@ func (b *bench) wait(m *Machine) (code int, shown string) {
 func (m *Machine) shown() string {
 	m.console.mu.Lock()
 	defer m.console.mu.Unlock()
-	return string(m.console.last)
+	return string(m.console.screen.text())
 }
 
 // succeeds runs the guest with arguments and wants it to be content.

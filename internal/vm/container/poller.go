@@ -3,6 +3,7 @@ package container
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 type poller struct {
 	epoll, wake int
 	done        chan struct{}
+	lack        shortage // of those who ask for later
 
 	mu      sync.Mutex // guards the fields below
 	ready   map[int32]func() answer
@@ -33,7 +35,7 @@ const (
 // recovery is that moment.
 const recovery = 100 * time.Millisecond
 
-func newPoller() (*poller, error) {
+func newPoller(log *slog.Logger) (*poller, error) {
 	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("epoll: %w", err)
@@ -45,21 +47,22 @@ func newPoller() (*poller, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("epoll: %w", err), unix.Close(epoll))
 	}
-	p := &poller{epoll: epoll, wake: wake, done: make(chan struct{}), ready: map[int32]func() answer{}, next: 1}
+	p := &poller{epoll: epoll, wake: wake, done: make(chan struct{}), lack: shortage{log: log}, ready: map[int32]func() answer{}, next: 1}
 	go p.run()
 	return p, nil
 }
 
 // add calls ready whenever fd can be read, until it returns end or the
-// descriptor is closed. ready must not block. The returned function makes sure
-// that it is not called any more once it has come back.
+// descriptor is closed. ready must not block. The returned function, to be
+// called before that, makes sure that it is not called any more once it has come
+// back.
 func (p *poller) add(fd int, ready func() answer) (remove func(), err error) {
 	p.mu.Lock()
 	id := p.next
 	p.next = max(1, p.next+1) // the descriptors of one moment are far fewer
 	p.ready[id] = ready
 	p.mu.Unlock()
-	remove = func() {
+	forget := func() {
 		p.mu.Lock()
 		delete(p.ready, id)
 		p.mu.Unlock()
@@ -67,10 +70,14 @@ func (p *poller) add(fd int, ready func() answer) (remove func(), err error) {
 	// The number of the descriptor may be another's by the time an event is
 	// looked at; ours is not.
 	if err := unix.EpollCtl(p.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: id, Pad: int32(fd)}); err != nil {
-		remove()
+		forget()
 		return nil, fmt.Errorf("epoll: %w", err)
 	}
-	return remove, nil
+	return func() {
+		forget()
+		// Closing is not enough where a keeper has the same file open.
+		_ = unix.EpollCtl(p.epoll, unix.EPOLL_CTL_DEL, fd, nil) // or it is out already
+	}, nil
 }
 
 func (p *poller) run() {

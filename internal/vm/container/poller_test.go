@@ -2,6 +2,7 @@ package container
 
 import (
 	"io/fs"
+	"log/slog"
 	"os"
 	"sync/atomic"
 	"syscall"
@@ -12,7 +13,7 @@ import (
 
 // What cannot be done just now, for want of descriptors, is done later.
 func TestPollerLater(t *testing.T) {
-	p, err := newPoller()
+	p, err := newPoller(slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,6 +39,34 @@ func TestPollerLater(t *testing.T) {
 	<-done
 	if n := calls.Load(); n != 3 {
 		t.Errorf("%d calls, want 3", n)
+	}
+}
+
+// What is removed can be added again: nothing of it is left, though its file is
+// still open.
+func TestPollerRemove(t *testing.T) {
+	p, err := newPoller(slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	fd, err := unix.Eventfd(1, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	for range 2 {
+		called := make(chan struct{})
+		remove, err := p.add(fd, func() answer { close(called); return end })
+		if err != nil {
+			t.Fatal(err)
+		}
+		<-called
+		remove()
+		if remove, err = p.add(fd, func() answer { return goOn }); err != nil {
+			t.Fatal(err)
+		}
+		remove()
 	}
 }
 

@@ -95,6 +95,7 @@ const (
 func (pl *plan) build() *program {
 	p := &program{}
 	p.Reserve(typicalCalls, typicalMemory)
+	p.Room = roomSize
 	p.scratch = p.Words(0)
 	p.call("close", unix.SYS_CLOSE, fdImage)
 	fork, pid := pl.fork(p)
