@@ -103,6 +103,7 @@ func bootLab(t *testing.T, dir string) {
 		t.Fatalf("the kernel for guests has no %s: run setup/kernel -f", strings.Join(made.Missing, ", "))
 	}
 	vm := StartQEMU(t, "-kernel", k.Fast(), "-initrd", image, "-append", "console=ttyS0 quiet ip=none", "-m", "1024", "-smp", "2", "-vga", "none",
+		"-uuid", "0b5e7a11-5eed-4000-8000-00000000cafe",
 		"-fsdev", "local,id=host,path=/,security_model=none,readonly=on,multidevs=remap", "-device", "virtio-9p-pci,fsdev=host,mount_tag=host",
 		"-fsdev", "local,id=lab,path="+dir+",security_model=none,multidevs=remap", "-device", "virtio-9p-pci,fsdev=lab,mount_tag=lab")
 	if err := vm.waitFor(labTime); err != nil {

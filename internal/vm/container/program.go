@@ -387,6 +387,7 @@ func (pl *plan) attachSources(p *program, trees []int) {
 	}
 	if pl.uuid != "" {
 		attach(stage.Ignore, "UUID", uuidPath)
+		p.may(stage.Ignore, "make UUID read-only", unix.SYS_MOUNT, 0, p.s(uuidPath), 0, unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY|quiet)
 	}
 }
 
