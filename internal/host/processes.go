@@ -15,8 +15,13 @@ type Process struct {
 }
 
 // Processes lists the processes of our user, with their command lines. Those
-// of others may show any command line, and are left out.
+// of others may show any command line, and are left out, as are those in PID
+// namespaces below ours: they are of containers, whose root may be our user.
 func Processes() ([]Process, error) {
+	space, err := os.Readlink("/proc/self/ns/pid")
+	if err != nil {
+		return nil, err
+	}
 	dir, err := os.Open("/proc")
 	if err != nil {
 		return nil, err
@@ -29,7 +34,7 @@ func Processes() ([]Process, error) {
 	var list []Process
 	for _, name := range names {
 		pid, err := strconv.Atoi(name)
-		if err != nil || !ours(pid) {
+		if err != nil || !ours(pid, space) {
 			continue
 		}
 		if args := Arguments(pid); args != nil {
@@ -39,13 +44,17 @@ func Processes() ([]Process, error) {
 	return list, nil
 }
 
-func ours(pid int) bool {
+func ours(pid int, space string) bool {
 	info, err := os.Stat(fmt.Sprintf("/proc/%d", pid))
 	if err != nil {
 		return false
 	}
 	st, ok := info.Sys().(*syscall.Stat_t)
-	return ok && int(st.Uid) == os.Geteuid()
+	if !ok || int(st.Uid) != os.Geteuid() {
+		return false
+	}
+	is, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", pid))
+	return err == nil && is == space
 }
 
 // Arguments returns the command line of a process, nil for one that has ended
