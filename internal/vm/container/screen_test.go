@@ -357,7 +357,7 @@ func TestAdoptWithoutRoom(t *testing.T) {
 	if err := m.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "ready", func() bool { return strings.Contains(m.shown(), "ready") })
+	until(t, "ready", func() bool { return strings.Contains(m.shown(), "ready\r\n") })
 	if err := m.Close(); err != nil {
 		t.Fatal(err)
 	}
