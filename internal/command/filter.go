@@ -36,7 +36,7 @@ func columnsCommand() Command {
 }
 
 // rewriting runs the command nested in c and passes each of its batches
-// through f. A batch that f fails on becomes an error; the command runs on.
+// through f. What f fails on becomes an error; the command runs on.
 func rewriting(ctx context.Context, c *Call, f func(minicli.Responses) (minicli.Responses, error)) error {
 	n := *c
 	n.Emit = func(b Batch) error {
@@ -45,9 +45,28 @@ func rewriting(ctx context.Context, c *Call, f func(minicli.Responses) (minicli.
 		}
 		out, err := f(b.Resps)
 		if err != nil {
-			out = minicli.Responses{{Host: b.Resps[0].Host, Error: err.Error()}}
+			out = apart(b.Resps, f)
 		}
 		return c.Emit(Batch{Resps: out, Flags: b.Flags})
 	}
 	return c.Runner.Run(ctx, &n, c.Sub)
+}
+
+// apart passes each response through f alone, so that a host whose answer has
+// another form hides nobody else's. What fails for all is one error.
+func apart(rs minicli.Responses, f func(minicli.Responses) (minicli.Responses, error)) minicli.Responses {
+	var out minicli.Responses
+	failed := 0
+	for _, r := range rs {
+		one, err := f(minicli.Responses{r})
+		if err != nil {
+			failed++
+			one = minicli.Responses{{Host: r.Host, Error: err.Error()}}
+		}
+		out = append(out, one...)
+	}
+	if failed == len(rs) {
+		return out[:1]
+	}
+	return out
 }

@@ -4,6 +4,10 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"minimega/pkg/minicli"
 )
 
 func TestFlagDefaults(t *testing.T) {
@@ -102,6 +106,26 @@ func TestColumns(t *testing.T) {
 	c.expect(".annotate false .columns tags,id rows", "tags   | id\n[x, y] | 10\n{}     | 9")
 	c.expect(`.annotate false .headers false .columns "na","id" rows`, "a    | 9\nb    | 10")
 	c.refuse(".columns id,zzz rows", "no such column `zzz`")
+}
+
+// A host whose table has other columns, one of another version perhaps, hides
+// nobody else's.
+func TestColumnsOfHosts(t *testing.T) {
+	rs := minicli.Responses{
+		{Host: "h1", Header: []string{"id"}, Tabular: [][]string{{"1"}}},
+		{Host: "h2", Header: []string{"number"}, Tabular: [][]string{{"2"}}},
+		{Host: "h3", Error: "away"},
+		nil,
+	}
+	got := apart(rs, func(rs minicli.Responses) (minicli.Responses, error) { return minicli.Columns(rs, []string{"id"}) })
+	want := minicli.Responses{rs[0], {Host: "h2", Error: "no such column `id`"}, rs[2], nil}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	got = apart(rs[:2], func(rs minicli.Responses) (minicli.Responses, error) { return minicli.Columns(rs, []string{"x"}) })
+	if diff := cmp.Diff(minicli.Responses{{Host: "h1", Error: "no such column `x`"}}, got); diff != "" {
+		t.Error(diff)
+	}
 }
 
 // Each batch of a command is filtered, and progress passes.
