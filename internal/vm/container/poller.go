@@ -62,10 +62,12 @@ func (p *poller) add(fd int, ready func() answer) (remove func(), err error) {
 	p.next = max(1, p.next+1) // the descriptors of one moment are far fewer
 	p.ready[id] = ready
 	p.mu.Unlock()
-	forget := func() {
+	forget := func() (was bool) {
 		p.mu.Lock()
+		defer p.mu.Unlock()
+		was = p.ready[id] != nil
 		delete(p.ready, id)
-		p.mu.Unlock()
+		return was
 	}
 	// The number of the descriptor may be another's by the time an event is
 	// looked at; ours is not.
@@ -74,9 +76,9 @@ func (p *poller) add(fd int, ready func() answer) (remove func(), err error) {
 		return nil, fmt.Errorf("epoll: %w", err)
 	}
 	return func() {
-		forget()
-		// Closing is not enough where a keeper has the same file open.
-		_ = unix.EpollCtl(p.epoll, unix.EPOLL_CTL_DEL, fd, nil) // or it is out already
+		if forget() { // closing is not enough where a keeper has the same file open
+			_ = unix.EpollCtl(p.epoll, unix.EPOLL_CTL_DEL, fd, nil) // it is in there
+		}
 	}, nil
 }
 
