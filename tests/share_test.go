@@ -82,6 +82,26 @@ func TestShare(t *testing.T) {
 	g.do(1, "file delete root")
 	g.want(1, "n2: !get root/passwd: file not found", "file get root/passwd") // what it leads to is not ours to give
 
+	// A launch fetches what its host lacks, and is refused where its host has
+	// something else under the name; another time alone is nothing.
+	g.do(0, "namespace lab", "ns add-hosts n2", "ns del-hosts n[1,3]", "vm config filesystem "+root, "vm config memory 64", "vm launch container first")
+	now := time.Now()
+	if err := os.Chtimes(g.file(1, "root/init"), now, now); err != nil {
+		t.Fatal(err)
+	}
+	g.do(0, "vm launch container second")
+	if err := os.WriteFile(g.file(1, "root/more"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if got := g.run(0, "vm launch container third"); !strings.Contains(got, "different content under one name: n2 has root/more, which n1 has not") || !strings.Contains(got, "`file delete`") {
+		t.Errorf("got %s", got)
+	}
+	g.want(0, "n2: first\nn2: second", ".columns name vm info")
+	if err := os.Remove(g.file(1, "root/more")); err != nil {
+		t.Fatal(err)
+	}
+	g.do(0, "vm launch container third", "clear namespace lab")
+
 	// An image brings what it stands on.
 	for _, args := range [][]string{{"create", "-f", "qcow2", g.file(0, "base.qcow2"), "8M"},
 		{"create", "-f", "qcow2", "-F", "qcow2", "-b", "base.qcow2", g.file(0, "over.qcow2")}} {

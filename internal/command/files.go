@@ -62,8 +62,11 @@ func FileError(err error) error {
 		iomeshage.ErrChanged: errs.State, iomeshage.ErrFull: errs.Resource, iomeshage.ErrName: errs.Invalid,
 	} {
 		if errors.Is(err, is) {
-			return errs.Wrap(kind, err)
+			err = errs.Wrap(kind, err)
 		}
+	}
+	if errors.Is(err, iomeshage.ErrConflict) {
+		return errs.WithRemedy(err, "`file delete` it where it is wrong; `file get` brings the other there")
 	}
 	return err
 }

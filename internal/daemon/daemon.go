@@ -193,6 +193,7 @@ func (d *Daemon) owners(hostname string) (*command.Deps, error) {
 			_, err := files.Fetch(ctx, path)
 			return command.FileError(err)
 		},
+		Share:   sharing{files},
 		Overlay: d.mesh.overlay.Set, Tunnels: d.mesh.tunnels(net), DestroyBridge: net.DestroyBridge, VMs: deps.VMs, VLANs: vlans, NetDrivers: command.NetDrivers(deps.QEMU), Log: d.log, Clean: deps.Cleaners(),
 		Dir: filepath.Join(d.cfg.Base, "configs")})
 	vlans.OnRenumber(d.renumber(deps))

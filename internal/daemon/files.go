@@ -1,6 +1,9 @@
 package daemon
 
 import (
+	"context"
+
+	"minimega/internal/command"
 	"minimega/internal/disk"
 	"minimega/pkg/iomeshage"
 )
@@ -23,4 +26,12 @@ func backing(path string) ([]string, error) {
 		return nil, err
 	}
 	return []string{h.Backing}, nil
+}
+
+// sharing gives what is found of files their errors a kind and a remedy.
+type sharing struct{ *iomeshage.Service }
+
+// Compare fails if another host has something else under a name.
+func (s sharing) Compare(ctx context.Context, name, host string, theirs iomeshage.State) error {
+	return command.FileError(s.Service.Compare(ctx, name, host, theirs))
 }

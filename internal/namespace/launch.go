@@ -15,7 +15,8 @@ import (
 // launch makes the VMs of one pass over the queue, on all hosts at once. A
 // pass that cannot be planned has not run.
 func (n *Namespace) launch(ctx context.Context, q *taken, progress func(done, failed, total int)) error {
-	warnings, err := n.place(ctx, q)
+	found := n.survey(ctx, n.Hosts(), n.registry.sharedNames(n.Hosts(), q.groups))
+	warnings, err := n.place(found, q)
 	if err != nil {
 		return err
 	}
@@ -23,9 +24,9 @@ func (n *Namespace) launch(ctx context.Context, q *taken, progress func(done, fa
 		n.registry.opts.Log.Warn("launch", "namespace", n.Name, "warning", w)
 	}
 	q.ran = true
-	n.nameAll(ctx, q.groups)
+	n.nameAll(found.where, q.groups)
 	p := n.begin(q.groups, progress)
-	orders := n.orders(q.groups)
+	orders := n.orders(q.groups, found.files)
 	err = cluster.Each(ctx, orders.hosts, func(ctx context.Context, host string) error {
 		o := orders.of[host]
 		err := n.launchOn(ctx, host, o, func(l launched) { p.set(host, l) })
@@ -44,11 +45,11 @@ func (n *Namespace) launch(ctx context.Context, q *taken, progress func(done, fa
 }
 
 // place decides where the VMs go, unless that is decided: then it must still fit.
-func (n *Namespace) place(ctx context.Context, q *taken) (warnings []string, err error) {
+func (n *Namespace) place(found *findings, q *taken) (warnings []string, err error) {
 	if q.planned {
-		return n.verify(ctx, q.groups)
+		return n.verify(found, q.groups)
 	}
-	places, warnings, err := n.schedule(ctx, q.groups)
+	places, warnings, err := n.schedule(found, q.groups)
 	if err != nil {
 		return nil, err
 	}
@@ -58,12 +59,9 @@ func (n *Namespace) place(ctx context.Context, q *taken) (warnings []string, err
 	return warnings, nil
 }
 
-// nameAll gives every VM without a name one that no VM of the namespace has.
-func (n *Namespace) nameAll(ctx context.Context, groups []*Group) {
-	if !slices.ContainsFunc(groups, func(g *Group) bool { return slices.Contains(g.Names, "") }) {
-		return
-	}
-	used := n.survey(ctx, n.Hosts()).where
+// nameAll gives every VM without a name one that no VM of the namespace has, of
+// which used are found.
+func (n *Namespace) nameAll(used map[string]string, groups []*Group) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, g := range groups {
@@ -94,7 +92,7 @@ type orderSet struct {
 // orders parts the groups by host. Every host of the namespace gets an order,
 // also one without VMs: they are connected with each other, and with this one,
 // whose taps are part of the experiment.
-func (n *Namespace) orders(groups []*Group) orderSet {
+func (n *Namespace) orders(groups []*Group, files map[string]sharedFile) orderSet {
 	here := n.registry.host()
 	all := n.Hosts()
 	for _, g := range groups {
@@ -119,6 +117,7 @@ func (n *Namespace) orders(groups []*Group) orderSet {
 			}
 			if len(names) > 0 {
 				o.Groups = append(o.Groups, orderGroup{g.Type, names, g.Config.Clone()})
+				o.Shared = files
 			}
 		}
 		set.of[host] = o

@@ -3,7 +3,6 @@ package namespace
 import (
 	"context"
 	"errors"
-	"path/filepath"
 	"strings"
 
 	"minimega/internal/cluster"
@@ -38,7 +37,9 @@ type launchOrder struct {
 	Namespace string
 	Hosts     []string
 	Files     string // the files directory of the host that orders
-	Groups    []orderGroup
+	// Shared are files by name, as they must be for VMs that read them.
+	Shared map[string]sharedFile `json:",omitempty"`
+	Groups []orderGroup
 }
 
 type orderGroup struct {
@@ -62,11 +63,12 @@ func (r *Registry) launchHere(ctx context.Context, _ string, o launchOrder, prog
 		return none{}, errs.AtStep(err, "connect with the other hosts")
 	}
 	var reqs []vm.Request
+	files := &localFiles{r: r, order: &o, fetched: map[string]bool{}, compared: map[string]bool{}}
 	for _, g := range o.Groups {
 		if g.Config == nil {
 			return none{}, errs.New(errs.Invalid, "VMs without a configuration")
 		}
-		if err := r.localise(ctx, g.Config, o.Files); err != nil {
+		if err := files.localise(ctx, g.Config); err != nil {
 			return none{}, err
 		}
 		for _, name := range g.Names {
@@ -88,31 +90,6 @@ func (r *Registry) connect(ctx context.Context, namespace string, hosts []string
 		return nil
 	}
 	return r.opts.Overlay(ctx, namespace, hosts)
-}
-
-// localise makes the paths of a configuration that lie in the files directory
-// of the host that ordered those in ours, and brings what is missing.
-func (r *Registry) localise(ctx context.Context, c *vm.Config, files string) error {
-	if r.opts.Fetch == nil {
-		return nil
-	}
-	return c.EachFile(func(path *string) error {
-		rel, ok := within(*path, files)
-		if !ok {
-			return nil
-		}
-		*path = filepath.Join(r.opts.Files, rel)
-		if err := r.opts.Fetch(ctx, *path); err != nil && !errors.Is(err, errs.NotFound) {
-			return errs.AtStep(err, "fetch "+rel)
-		}
-		return nil // what nobody has is for the engine to miss
-	})
-}
-
-// within is the path of what lies in a files directory, relative to it.
-func within(path, files string) (rel string, ok bool) {
-	rel, err := filepath.Rel(files, path)
-	return rel, err == nil && files != "" && filepath.IsAbs(path) && filepath.IsLocal(rel) && rel != "."
 }
 
 // launchOn launches VMs on one host of several. The error names the host.

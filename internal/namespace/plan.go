@@ -17,7 +17,7 @@ type Placement struct{ Name, Host string }
 // go wrong.
 func (n *Namespace) Plan(ctx context.Context) (warnings []string, err error) {
 	groups := n.Queue()
-	places, warnings, err := n.schedule(ctx, groups)
+	places, warnings, err := n.schedule(n.survey(ctx, n.Hosts(), nil), groups)
 	if err != nil {
 		return nil, err
 	}
@@ -33,10 +33,9 @@ func (n *Namespace) Plan(ctx context.Context) (warnings []string, err error) {
 	return warnings, nil
 }
 
-// schedule decides where VMs go: a host for each VM of each group. It asks all
-// hosts what they have.
-func (n *Namespace) schedule(ctx context.Context, groups []*Group) (places [][]string, warnings []string, err error) {
-	p, err := n.problem(ctx, groups)
+// schedule decides where VMs go: a host for each VM of each group.
+func (n *Namespace) schedule(found *findings, groups []*Group) (places [][]string, warnings []string, err error) {
+	p, err := n.problem(found, groups)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -55,8 +54,7 @@ func (n *Namespace) schedule(ctx context.Context, groups []*Group) (places [][]s
 }
 
 // problem is what the scheduler has to solve.
-func (n *Namespace) problem(ctx context.Context, groups []*Group) (*scheduler.Problem, error) {
-	found := n.survey(ctx, n.Hosts())
+func (n *Namespace) problem(found *findings, groups []*Group) (*scheduler.Problem, error) {
 	if err := found.conflicts(groups); err != nil {
 		return nil, err
 	}
@@ -70,8 +68,8 @@ func (n *Namespace) problem(ctx context.Context, groups []*Group) (*scheduler.Pr
 
 // verify refuses decisions of a dry run, or made by hand since, that do not fit
 // any more.
-func (n *Namespace) verify(ctx context.Context, groups []*Group) (warnings []string, err error) {
-	p, err := n.problem(ctx, groups)
+func (n *Namespace) verify(found *findings, groups []*Group) (warnings []string, err error) {
+	p, err := n.problem(found, groups)
 	if err != nil {
 		return nil, err
 	}

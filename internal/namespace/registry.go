@@ -43,6 +43,9 @@ type Options struct {
 	// those in its own; Fetch brings there what that host lacks.
 	Files string
 	Fetch func(ctx context.Context, path string) error
+	// Share tells what is in the files directory, nil that it is compared with
+	// nobody's.
+	Share Share
 	// Overlay connects this host's VLANs of a namespace with those of the other
 	// hosts; none disconnects.
 	Overlay func(ctx context.Context, namespace string, hosts []string) error

@@ -13,15 +13,21 @@ import (
 	"minimega/internal/host"
 	"minimega/internal/scheduler"
 	"minimega/internal/vm"
+	"minimega/pkg/iomeshage"
 )
 
-// surveyQuery asks a host what it has.
-type surveyQuery struct{ Namespace string }
+// surveyQuery asks a host what it has, and about names in its files directory.
+type surveyQuery struct {
+	Namespace string
+	Files     []string `json:",omitempty"`
+}
 
-// surveyReport is what a host has: its facts, and the VMs of the namespace.
+// surveyReport is what a host has: its facts, the VMs of the namespace, and
+// which of the files.
 type surveyReport struct {
 	Facts host.Facts
 	VMs   []surveyVM
+	Files map[string]iomeshage.State `json:",omitempty"`
 }
 
 type surveyVM struct{ Name, UUID string }
@@ -32,6 +38,7 @@ func (r *Registry) surveyHere(_ context.Context, _ string, q surveyQuery, _ func
 	for _, v := range r.opts.VMs.List(q.Namespace) {
 		report.VMs = append(report.VMs, surveyVM{v.Name, v.UUID})
 	}
+	report.Files = r.states(q.Files)
 	return report, nil
 }
 
@@ -40,17 +47,21 @@ type findings struct {
 	hosts []scheduler.Host
 	where map[string]string // host by name of a VM
 	uuids map[string]bool
+	files map[string]sharedFile // by name, what of them is meant
 }
 
-// survey asks hosts what they have. One that does not answer is down.
-func (n *Namespace) survey(ctx context.Context, hosts []string) *findings {
-	f := &findings{hosts: make([]scheduler.Host, len(hosts)), where: map[string]string{}, uuids: map[string]bool{}}
+// survey asks hosts what they have, and which of some files. One that does not
+// answer is down.
+func (n *Namespace) survey(ctx context.Context, hosts, files []string) *findings {
+	f := &findings{hosts: make([]scheduler.Host, len(hosts)), where: map[string]string{}, uuids: map[string]bool{}, files: map[string]sharedFile{}}
 	reports := make([]surveyReport, len(hosts))
+	var own map[string]iomeshage.State
 	var asking sync.WaitGroup
+	asking.Go(func() { own = n.registry.states(files) })
 	for i, name := range hosts {
 		ask := func() {
 			var err error
-			if reports[i], err = n.ask(ctx, name); err != nil {
+			if reports[i], err = n.ask(ctx, name, files); err != nil {
 				f.hosts[i].Down = err.Error()
 			}
 		}
@@ -61,6 +72,7 @@ func (n *Namespace) survey(ctx context.Context, hosts []string) *findings {
 		asking.Go(ask)
 	}
 	asking.Wait()
+	f.add(n.registry.host(), own) // what this host has is meant, where it has it
 	for i, name := range hosts {
 		facts := &reports[i].Facts
 		f.hosts[i] = scheduler.Host{Name: name, CPUs: facts.CPUs, MemMB: facts.MemTotal, CPUCommit: facts.CPUCommit, MemCommit: facts.MemCommit,
@@ -69,16 +81,16 @@ func (n *Namespace) survey(ctx context.Context, hosts []string) *findings {
 			f.where[v.Name] = name
 			f.uuids[v.UUID] = true
 		}
+		f.add(name, reports[i].Files)
 	}
 	return f
 }
 
-func (n *Namespace) ask(ctx context.Context, host string) (surveyReport, error) {
-	q := surveyQuery{n.Name}
+func (n *Namespace) ask(ctx context.Context, host string, files []string) (surveyReport, error) {
 	if host == n.registry.host() {
-		return n.registry.surveyHere(ctx, host, q, nil)
+		return n.registry.surveyHere(ctx, host, surveyQuery{Namespace: n.Name}, nil)
 	}
-	return cluster.Ask[surveyReport, none](ctx, n.registry.opts.Cluster, host, "survey", q, nil)
+	return cluster.Ask[surveyReport, none](ctx, n.registry.opts.Cluster, host, "survey", surveyQuery{n.Name, files}, nil)
 }
 
 // conflicts refuses groups one of whose names or whose UUID a VM on one of the
@@ -137,7 +149,7 @@ func (n *Namespace) Infos(ctx context.Context) ([]vm.Info, error) {
 		}
 		asking.Go(func() {
 			var err error
-			infos[i], err = cluster.Ask[[]vm.Info, none](ctx, n.registry.opts.Cluster, host, "info", surveyQuery{n.Name}, nil)
+			infos[i], err = cluster.Ask[[]vm.Info, none](ctx, n.registry.opts.Cluster, host, "info", surveyQuery{Namespace: n.Name}, nil)
 			failed[i] = onHost(err, host)
 		})
 	}
@@ -159,7 +171,7 @@ func (r *Registry) VMNames(namespace string) []string {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), namesTime)
 	defer cancel()
-	names := ns.survey(ctx, ns.Hosts()).where
+	names := ns.survey(ctx, ns.Hosts(), nil).where
 	for _, v := range r.opts.VMs.List(namespace) { // also where this host is none of the namespace's
 		names[v.Name] = r.host()
 	}

@@ -80,7 +80,7 @@ func (s *Service) agree(ctx context.Context, tg *target) error {
 }
 
 func conflict(a, b holder, isA, isB string) error {
-	return fmt.Errorf("%w: %s has %s, %s has %s; delete it on one of them", ErrConflict, a.host, isA, b.host, isB)
+	return fmt.Errorf("%w: %s has %s, %s has %s", ErrConflict, a.host, isA, b.host, isB)
 }
 
 // allHashes returns the hashes of a file at a host, or here.
@@ -141,7 +141,7 @@ func (s *Service) nested(list []*target) error {
 	for _, tg := range list {
 		for at := path.Dir(tg.name); at != "."; at = path.Dir(at) {
 			if up, ok := flat[at]; ok {
-				return fmt.Errorf("get %s: %w: %s has %s, %s has %s below it; delete one of them", at, ErrConflict, up.host, up.info.what(), of(tg).host, tg.name)
+				return fmt.Errorf("get %s: %w: %s has %s, %s has %s below it", at, ErrConflict, up.host, up.info.what(), of(tg).host, tg.name)
 			}
 		}
 	}

@@ -74,6 +74,7 @@ type Service struct {
 	mesh     meshage.Mesh         // nil while this host is alone
 	transfer map[string]*transfer // by name
 	loads    map[*load]bool
+	agreed   map[agreement]bool
 }
 
 // atOnce is how many files come at a time; the others wait for their turn.
@@ -86,7 +87,7 @@ func New(o Options) (*Service, error) {
 		return nil, fmt.Errorf("files directory: %w", err)
 	}
 	s := &Service{opts: o, root: root, hashes: newHashCache(), in: newLimiter(o.Rate), out: newLimiter(o.Rate),
-		slots: make(chan struct{}, atOnce), peers: newTurnstile(), transfer: map[string]*transfer{}, loads: map[*load]bool{}}
+		slots: make(chan struct{}, atOnce), peers: newTurnstile(), transfer: map[string]*transfer{}, loads: map[*load]bool{}, agreed: map[agreement]bool{}}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	return s, nil
 }

@@ -119,7 +119,7 @@ func (s *Service) walk(name string, f func(string, fs.FileInfo) error, odd func(
 		if at == name {
 			return unlessRoot(at, top, f)
 		}
-		st, err := s.root.Lstat(at)
+		st, err := d.Info() // what it was when the directory was read, within the root
 		switch {
 		case err != nil:
 			return skip
