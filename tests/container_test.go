@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -37,20 +38,31 @@ func cmdRoot(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(errors.Join(os.MkdirAll(filepath.Join(dir, "tmp"), 0o755), os.WriteFile(filepath.Join(dir, "guest"), text, 0o755)))
 }
 
+// typed counts the lines of cmdConsole.
+var typed atomic.Int32
+
 // cmdConsole types a line into the console of a VM and waits for a text to be
-// shown: console ID LINE TEXT. The echo of the line does not count.
+// shown: console ID LINE TEXT. What was shown before, and the echo of the line,
+// do not count: each line has another number of spaces at its end.
 func cmdConsole(ts *testscript.TestScript, neg bool, args []string) {
 	c, err := net.Dial("unix", filepath.Join(ts.Getenv("BASE"), args[0], "console"))
 	ts.Check(err)
 	defer c.Close()
 	ts.Check(c.SetDeadline(time.Now().Add(2 * time.Minute)))
-	_, err = fmt.Fprintln(c, args[1])
+	line := args[1] + strings.Repeat(" ", int(typed.Add(1)))
+	_, err = fmt.Fprintln(c, line)
 	ts.Check(err)
+	if args[2] == "" {
+		return
+	}
 	var shown strings.Builder
 	buf := make([]byte, 1024)
-	for !strings.Contains(shown.String(), args[2]) {
+	for {
 		n, err := c.Read(buf)
 		shown.Write(buf[:n])
+		if _, after, echoed := strings.Cut(shown.String(), line+"\r\n"); echoed && strings.Contains(after, args[2]) {
+			return
+		}
 		if err != nil {
 			ts.Fatalf("%q is not shown: %v; the console: %s", args[2], err, shown.String())
 		}

@@ -58,7 +58,8 @@ func vmHotplug(d *Deps) []Command {
 			Patterns: []string{"vm net <add,> <vm target> [netspec]..."},
 			Short:    "plug network interfaces into VMs",
 			Long: "Each netspec is written as in `vm config net`. The interfaces come after those that the VM has.\n" +
-				"A VM with such interfaces can be saved only after it was launched anew.\n" + targetHelp,
+				"A KVM VM with such interfaces can be saved only after it was launched anew. In a container they are `veth1` and so on,\n" +
+				"not set up, and without an address.\n" + targetHelp,
 			Scope: VMTarget, Suggest: target, Run: d.netAdd,
 		},
 		d.bond(), d.clearBond(),

@@ -2,6 +2,7 @@ package vm
 
 import (
 	"context"
+	"os"
 
 	"minimega/internal/errs"
 )
@@ -44,6 +45,12 @@ type (
 		// SettleNet tells what came of an AddNet that nobody saw the end of:
 		// whether the interface is plugged in. If not, nothing of it is left.
 		SettleNet(ctx context.Context, n NetConfig) (bool, error)
+	}
+	// Spaced lives in a network namespace of the host, where interfaces come
+	// into being while it runs: nobody has to plug them in.
+	Spaced interface {
+		// Space opens the namespace. The caller closes it.
+		Space(ctx context.Context) (*os.File, error)
 	}
 	// Threader knows which of its threads run the guest's processors.
 	Threader interface {

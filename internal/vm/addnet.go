@@ -12,12 +12,17 @@ import (
 // other. Those before one that fails stay.
 func (m *Manager) AddNets(ctx context.Context, namespace, target string, nets []NetConfig) error {
 	return m.eachMachine(ctx, namespace, target, "add network", func(ctx context.Context, v *VM, machine Machine) error {
-		adder, ok := machine.(NetAdder)
-		if !ok {
+		var add func(NetConfig) error
+		switch m := machine.(type) {
+		case NetAdder:
+			add = func(n NetConfig) error { return v.addNet(ctx, m, n) }
+		case Spaced:
+			add = func(n NetConfig) error { return v.addCable(ctx, m, n) }
+		default:
 			return NotSupported(v.Type, "add network")
 		}
 		for _, n := range nets {
-			if err := v.addNet(ctx, adder, n); err != nil {
+			if err := add(n); err != nil {
 				return err
 			}
 		}

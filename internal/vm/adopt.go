@@ -252,6 +252,9 @@ func (m *Manager) adopt(ctx context.Context, i *instance) (*VM, *Lost, error) {
 	}
 	if !v.State().Alive() {
 		failed = errors.Join(failed, v.dropNet(ctx))
+		if v.spacer() != nil { // its taps have gone with it
+			v.forgetTaps()
+		}
 	}
 	if _, err := os.Readlink(v.linkPath()); err != nil {
 		failed = errors.Join(failed, v.makeLink())
@@ -349,9 +352,6 @@ func (m *Manager) remains(v *VM) error {
 
 // lastState is that of a VM whose machine ended while nobody watched.
 func (v *VM) lastState(why error) {
-	if v.spacer() != nil { // they have gone with it
-		v.forgetTaps()
-	}
 	if why != nil {
 		v.fail(why)
 		return

@@ -260,7 +260,7 @@ func (v *VM) makeTaps(ctx context.Context, space *os.File) error {
 	specs := make([]network.PortSpec, len(c.Networks))
 	for i, n := range c.Networks {
 		specs[i] = v.portSpec(i, n)
-		specs[i].Space, specs[i].Inside = space, fmt.Sprintf("veth%d", i)
+		specs[i].Space = space
 	}
 	ports, err := v.manager.opts.Network.Create(ctx, specs)
 	if err != nil {
@@ -278,12 +278,12 @@ func (v *VM) makeTaps(ctx context.Context, space *os.File) error {
 
 // portSpec is the port of an interface.
 func (v *VM) portSpec(i int, n NetConfig) network.PortSpec {
-	kind := network.Tap
-	if v.spacer() != nil {
-		kind = network.Container
-	}
-	return network.PortSpec{Kind: kind, Bridge: n.Bridge, VLAN: n.VLAN, Namespace: v.Namespace,
+	s := network.PortSpec{Kind: network.Tap, Bridge: n.Bridge, VLAN: n.VLAN, Namespace: v.Namespace,
 		Owner: fmt.Sprintf("vm %s:%d", v.Name, i), MAC: n.MAC}
+	if v.spacer() != nil {
+		s.Kind, s.Inside = network.Container, fmt.Sprintf("veth%d", i)
+	}
+	return s
 }
 
 // removeTaps takes the ports away again.

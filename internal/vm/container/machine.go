@@ -49,6 +49,7 @@ var (
 	_ vm.Machine  = (*Machine)(nil)
 	_ vm.Consoler = (*Machine)(nil)
 	_ vm.Stater   = (*Machine)(nil)
+	_ vm.Spaced   = (*Machine)(nil)
 )
 
 const forceTime = 10 * time.Second

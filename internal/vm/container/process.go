@@ -39,6 +39,9 @@ func (p *process) kill() error {
 	return err
 }
 
+// alive returns an error once the process has gone, and its pid may be another's.
+func (p *process) alive() error { return unix.PidfdSendSignal(p.fd, 0, nil, 0) }
+
 // root is the path of its root directory.
 func (p *process) root() string { return fmt.Sprintf("/proc/%d/root", p.pid) }
 

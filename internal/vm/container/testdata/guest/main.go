@@ -65,7 +65,7 @@ func echo([]string) error {
 }
 
 // node gives the first interface an address, serves its host name on port 80,
-// and does what is typed: reach ADDRESS, exit.
+// and does what is typed: reach ADDRESS, address IFACE=ADDRESS, exit.
 func node(args []string) error {
 	if err := configure("veth0", net.ParseIP(args[0])); err != nil {
 		return err
@@ -90,6 +90,13 @@ func node(args []string) error {
 			b, _ := io.ReadAll(c)
 			c.Close()
 			fmt.Printf("result: reached %s\n", b)
+		case "address":
+			iface, ip, _ := strings.Cut(arg, "=")
+			if err := configure(iface, net.ParseIP(ip)); err != nil {
+				fmt.Println("result: cannot configure", iface, err)
+				continue
+			}
+			fmt.Println("result: configured", iface)
 		case "exit":
 			return nil
 		}
