@@ -29,7 +29,7 @@ func schedule(d *Deps) []Command {
 				return text(queueText(ns.Queue()))
 			})},
 		{Patterns: []string{"ns <flush,>"}, Short: "drop the VMs that wait to be launched",
-			Long: "Empties the queue without launching anything.",
+			Long: "Empties the queue without launching anything, and forgets launches that were refused (`vm why`).",
 			Run: in(func(_ context.Context, _ *Call, ns *namespace.Namespace) (*minicli.Response, error) {
 				ns.FlushQueue()
 				return done(nil)

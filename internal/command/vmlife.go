@@ -34,7 +34,7 @@ func vmLife(d *Deps) []Command {
 		{"kill", "end VMs", "Ends running, paused and not yet started VMs and returns when their processes are gone. They stay listed as QUIT until `vm flush`.", d.VMs.Kill},
 		{"start", "start VMs", "Starts VMs that are built or paused. A VM that is named and has quit or failed is launched again; `all` leaves those alone.", d.VMs.Start},
 		{"stop", "pause VMs", "Pauses running VMs. `vm start` lets them run on.", d.VMs.Stop},
-		{"flush", "forget VMs that ended", "Removes VMs in state QUIT or ERROR with their taps and files.", d.VMs.Flush},
+		{"flush", "forget VMs that ended", "Removes VMs in state QUIT or ERROR with their taps and files. `all`, or no target, also forgets launches that were refused (`vm why`).", d.flush},
 	}
 	for _, v := range verbs {
 		patterns := []string{"vm <" + v.name + ",> <vm target>"}
@@ -54,6 +54,13 @@ func vmLife(d *Deps) []Command {
 		})
 	}
 	return cmds
+}
+
+func (d *Deps) flush(ctx context.Context, ns, target string) error {
+	if target == "all" {
+		d.NS.ForgetRefused(ns)
+	}
+	return d.VMs.Flush(ctx, ns, target)
 }
 
 func (d *Deps) launch(t vm.Type) Command {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -18,8 +19,10 @@ func (n *Namespace) launch(ctx context.Context, q *taken, progress func(done, fa
 	found := n.survey(ctx, n.Hosts(), n.registry.sharedNames(n.Hosts(), q.groups))
 	warnings, err := n.place(found, q)
 	if err != nil {
+		n.note(namesOf(q.groups), err)
 		return err
 	}
+	n.note(namesOf(q.groups), nil)
 	for _, w := range warnings {
 		n.registry.opts.Log.Warn("launch", "namespace", n.Name, "warning", w)
 	}
@@ -37,6 +40,9 @@ func (n *Namespace) launch(ctx context.Context, q *taken, progress func(done, fa
 		}
 		if err != nil {
 			p.lost(host, o.count())
+		}
+		if errors.Is(err, errs.Unreachable) && host != n.registry.host() { // else that host remembers it
+			n.note(o.names(), err)
 		}
 		return err
 	})
@@ -64,23 +70,35 @@ func (n *Namespace) place(found *findings, q *taken) (warnings []string, err err
 func (n *Namespace) nameAll(used map[string]string, groups []*Group) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	for i, names := range nextNames(groups, used, &n.unnamed) {
+		copy(groups[i].Names, names)
+	}
+}
+
+// nextNames are the names of the VMs of groups, with new ones for those that have
+// none; used are those that VMs have. next, the N of the next vm-N, moves on.
+func nextNames(groups []*Group, used map[string]string, next *int) [][]string {
+	taken := maps.Clone(used)
 	for _, g := range groups {
 		for _, name := range g.Names {
-			used[name] = ""
+			taken[name] = ""
 		}
 	}
-	for _, g := range groups {
-		for i, name := range g.Names {
+	all := make([][]string, len(groups))
+	for i, g := range groups {
+		all[i] = slices.Clone(g.Names)
+		for j, name := range g.Names {
 			for name == "" {
-				candidate := fmt.Sprintf("vm-%d", n.unnamed)
-				n.unnamed++
-				if _, ok := used[candidate]; !ok {
+				candidate := fmt.Sprintf("vm-%d", *next)
+				*next++
+				if _, ok := taken[candidate]; !ok {
 					name = candidate
 				}
 			}
-			g.Names[i] = name
+			all[i][j] = name
 		}
 	}
+	return all
 }
 
 // orderSet is what each host is to do.
@@ -123,6 +141,13 @@ func (n *Namespace) orders(groups []*Group, files map[string]sharedFile) orderSe
 		set.of[host] = o
 	}
 	return set
+}
+
+func (o *launchOrder) names() (all []string) {
+	for _, g := range o.Groups {
+		all = append(all, g.Names...)
+	}
+	return all
 }
 
 func (o *launchOrder) count() (vms int) {

@@ -31,6 +31,7 @@ type Namespace struct {
 	capture  Capture
 	bridges  map[string]tunnels // that `ns bridge` connected
 	saving   SaveProgress       // of the last save
+	refused  []refused          // launches that failed, the latest last
 }
 
 // Capture holds the settings of packet captures to come.

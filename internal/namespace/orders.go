@@ -22,6 +22,7 @@ func (r *Registry) serve() {
 		return r.opts.VMs.Info(q.Namespace), nil
 	})
 	cluster.Serve(c, "launch", r.launchHere)
+	cluster.Serve(c, "why", r.whyHere)
 	cluster.Serve(c, "save", r.saveHere)
 	cluster.Serve(c, "tunnels", func(ctx context.Context, _ string, o tunnelOrder, _ func(none)) (tunneled, error) {
 		return r.tunnelHere(ctx, o)
@@ -51,37 +52,42 @@ type orderGroup struct {
 // launched is how far a launch has come.
 type launched struct{ Done, Failed int }
 
-// launchHere launches VMs on this host. It makes the namespace if needed.
+// launchHere launches VMs on this host, and remembers what came of it. It makes
+// the namespace if needed.
 func (r *Registry) launchHere(ctx context.Context, _ string, o launchOrder, progress func(launched)) (none, error) {
-	if err := CheckName(o.Namespace); err != nil {
+	ns, err := r.Get(o.Namespace)
+	if err != nil {
 		return none{}, err
 	}
-	if _, err := r.Get(o.Namespace); err != nil {
-		return none{}, err
-	}
+	err = r.launchOrdered(ctx, o, progress)
+	ns.note(o.names(), err)
+	return none{}, err
+}
+
+func (r *Registry) launchOrdered(ctx context.Context, o launchOrder, progress func(launched)) error {
 	if err := r.connect(ctx, o.Namespace, o.Hosts); err != nil {
-		return none{}, errs.AtStep(err, "connect with the other hosts")
+		return errs.AtStep(err, "connect with the other hosts")
 	}
 	var reqs []vm.Request
 	files := &localFiles{r: r, order: &o, fetched: map[string]bool{}, compared: map[string]bool{}}
 	for _, g := range o.Groups {
 		if g.Config == nil {
-			return none{}, errs.New(errs.Invalid, "VMs without a configuration")
+			return errs.New(errs.Invalid, "VMs without a configuration")
 		}
 		if err := files.localise(ctx, g.Config); err != nil {
-			return none{}, err
+			return err
 		}
 		for _, name := range g.Names {
 			if err := checkVMName(name); err != nil {
-				return none{}, err
+				return err
 			}
 			reqs = append(reqs, vm.Request{Namespace: o.Namespace, Name: name, Type: g.Type, Config: g.Config})
 		}
 	}
 	if len(reqs) == 0 {
-		return none{}, nil
+		return nil
 	}
-	return none{}, r.opts.VMs.Launch(ctx, reqs, func(done, failed int) { progress(launched{done, failed}) })
+	return r.opts.VMs.Launch(ctx, reqs, func(done, failed int) { progress(launched{done, failed}) })
 }
 
 // connect makes sure that the VLANs of a namespace are those of its other hosts.

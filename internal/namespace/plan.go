@@ -58,12 +58,17 @@ func (n *Namespace) problem(found *findings, groups []*Group) (*scheduler.Proble
 	if err := found.conflicts(groups); err != nil {
 		return nil, err
 	}
+	return n.problemOf(found, groups), nil
+}
+
+// problemOf is what the scheduler has to solve, as the hosts have been found.
+func (n *Namespace) problemOf(found *findings, groups []*Group) *scheduler.Problem {
 	p := &scheduler.Problem{Hosts: found.hosts, Existing: found.where, Metric: n.Load(), Local: n.registry.host(), Limits: n.Limits()}
 	for _, g := range groups {
 		p.Groups = append(p.Groups, scheduler.Group{Names: g.Names, VCPUs: int(g.Config.VCPUs), MemMB: int(g.Config.Memory),
 			NICs: len(g.Config.Networks), Host: g.Config.Schedule, Colocate: g.Config.Colocate, Coschedule: int(g.Config.Coschedule)})
 	}
-	return p, nil
+	return p
 }
 
 // verify refuses decisions of a dry run, or made by hand since, that do not fit
@@ -73,6 +78,19 @@ func (n *Namespace) verify(found *findings, groups []*Group) (warnings []string,
 	if err != nil {
 		return nil, err
 	}
+	places, err := placesOf(p, groups)
+	if err != nil {
+		return nil, err
+	}
+	r, err := scheduler.Check(p, places)
+	if err != nil {
+		return nil, err
+	}
+	return r.Warnings, nil
+}
+
+// placesOf finds the hosts that groups were put on.
+func placesOf(p *scheduler.Problem, groups []*Group) ([][]int32, error) {
 	places := make([][]int32, len(groups))
 	for i, g := range groups {
 		for _, host := range g.hosts {
@@ -83,11 +101,7 @@ func (n *Namespace) verify(found *findings, groups []*Group) (warnings []string,
 			places[i] = append(places[i], int32(at))
 		}
 	}
-	r, err := scheduler.Check(p, places)
-	if err != nil {
-		return nil, err
-	}
-	return r.Warnings, nil
+	return places, nil
 }
 
 func (n *Namespace) queuedLocked(name string) bool {

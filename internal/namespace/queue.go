@@ -37,8 +37,12 @@ func (n *Namespace) SetQueueing(on bool) { n.mu.Lock(); n.queueing = on; n.mu.Un
 // Queue returns the groups that wait.
 func (n *Namespace) Queue() []*Group { n.mu.Lock(); defer n.mu.Unlock(); return slices.Clone(n.queue) }
 
-// FlushQueue drops the groups that wait.
-func (n *Namespace) FlushQueue() { n.mu.Lock(); n.queue, n.plan = nil, false; n.mu.Unlock() }
+// FlushQueue drops the groups that wait, and forgets what was refused.
+func (n *Namespace) FlushQueue() {
+	n.mu.Lock()
+	n.queue, n.plan, n.refused = nil, false, nil
+	n.mu.Unlock()
+}
 
 // Launch queues VMs of a type, and unless the namespace queues, launches the
 // queue and waits for it. what is a count of VMs or a range of names; saved
@@ -57,6 +61,7 @@ func (n *Namespace) Launch(ctx context.Context, t vm.Type, what, saved string, p
 	}
 	g := &Group{Type: t, Names: names, Config: config.Clone()}
 	if err := n.checkFree(g); err != nil {
+		n.note(names, err)
 		return err
 	}
 	// Queued and taken in one step: else the launch of another session may take
@@ -64,6 +69,9 @@ func (n *Namespace) Launch(ctx context.Context, t vm.Type, what, saved string, p
 	n.mu.Lock()
 	if err := n.enqueueLocked(g); err != nil || n.queueing {
 		n.mu.Unlock()
+		if err != nil {
+			n.note(names, err)
+		}
 		return err
 	}
 	q := n.takeLocked()
@@ -74,6 +82,14 @@ func (n *Namespace) Launch(ctx context.Context, t vm.Type, what, saved string, p
 		return err
 	}
 	return nil
+}
+
+// namesOf are the names of all VMs of groups.
+func namesOf(groups []*Group) (names []string) {
+	for _, g := range groups {
+		names = append(names, g.Names...)
+	}
+	return names
 }
 
 // expandNames reads a count or a range of names.

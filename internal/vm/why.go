@@ -6,7 +6,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
+	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -14,13 +17,16 @@ import (
 	"minimega/internal/network"
 )
 
-// Why explains a VM that does not run, or says that it does.
+// Why explains a VM that does not run, or says that it does; or several that
+// wait, or were refused, for the same reason.
 type Why struct {
-	Name      string    `json:"name"`
+	Name      string    `json:"name"` // of several a range such as web[1-3], "" if they have none
+	VMs       int       `json:"vms"`  // how many it is about
 	Namespace string    `json:"namespace"`
 	Host      string    `json:"host"`
-	ID        int       `json:"id"`
-	State     string    `json:"state"` // "" for a VM that is none any more
+	ID        int       `json:"id"`            // -1 for what is no VM yet
+	State     string    `json:"state"`         // QUEUED for what waits; "" for a VM that is none any more, or never was
+	When      time.Time `json:"when,omitzero"` // of a launch that failed or was refused
 	Failure   *Failure  `json:"failure,omitempty"`
 	Words     string    `json:"words,omitempty"` // last ones of the hypervisor
 	Findings  []Finding `json:"findings"`
@@ -34,7 +40,7 @@ type Failure struct {
 
 // Finding is one thing that was looked at.
 type Finding struct {
-	About  string `json:"about"` // launch, placement, disk, memory, network, space
+	About  string `json:"about"` // launch, queue, name, placement, host h, disk, memory, network, space
 	Good   bool   `json:"good"`
 	Text   string `json:"text"`
 	Remedy string `json:"remedy,omitempty"`
@@ -56,10 +62,42 @@ func (m *Manager) Why(ctx context.Context, namespace, which string) (*Why, error
 		}
 		return nil, err
 	}
+	return m.why(ctx, v), nil
+}
+
+// WhyAll explains all VMs of a namespace that do not run, and those that were
+// lost, by ID.
+func (m *Manager) WhyAll(ctx context.Context, namespace string) []Why {
+	vms := slices.DeleteFunc(m.List(namespace), func(v *VM) bool { return v.State() == Running })
+	list := make([]Why, len(vms))
+	slots := make(chan struct{}, whysAtOnce)
+	var asking sync.WaitGroup
+	for i, v := range vms {
+		slots <- struct{}{}
+		asking.Go(func() {
+			list[i] = *m.why(ctx, v)
+			<-slots
+		})
+	}
+	asking.Wait()
+	for _, l := range m.Lost() {
+		if l.Namespace == namespace {
+			list = append(list, *l.why(m.opts.Host, namespace))
+		}
+	}
+	return list
+}
+
+// whysAtOnce is how many hypervisors are asked at once: one that hangs must not
+// keep the others waiting.
+const whysAtOnce = 16
+
+// why looks for what keeps a VM from running.
+func (m *Manager) why(ctx context.Context, v *VM) *Why {
 	v.mu.Lock()
 	state, c, failure := v.state, v.config, v.failure
 	v.mu.Unlock()
-	w := &Why{Name: v.Name, Namespace: v.Namespace, Host: m.opts.Host, ID: v.ID, State: state.String(), Findings: []Finding{}}
+	w := &Why{Name: v.Name, VMs: 1, Namespace: v.Namespace, Host: m.opts.Host, ID: v.ID, State: state.String(), Findings: []Finding{}}
 	if state == Error {
 		w.Failure = failure
 		if failure == nil && c.Tags["error"] != "" {
@@ -69,15 +107,22 @@ func (m *Manager) Why(ctx context.Context, namespace, which string) (*Why, error
 	if e, ok := m.engines[v.Type].(Wordy); ok && state != Running {
 		w.Words = e.Words(v.Dir())
 	}
-	w.add(m.whyState(ctx, v, state))
+	w.Add(m.whyState(ctx, v, state))
 	if state&(Quit|Error) != 0 {
-		w.add(launchable(m.check(ctx, v.Type, c)), conflict(m.freeFor(v)), m.memory(c), space(m.opts.Base))
+		w.Add(m.Launchable(ctx, v.Type, c)...)
+		w.Add(conflict(m.freeFor(v)))
 	}
-	w.add(m.interfaces(v, c)...)
-	return w, nil
+	w.Add(m.interfaces(v, c)...)
+	return w
 }
 
-func (w *Why) add(f ...Finding) {
+// Launchable says whether this host could launch a VM with that configuration.
+func (m *Manager) Launchable(ctx context.Context, t Type, c *Config) []Finding {
+	return []Finding{launchable(m.check(ctx, t, c)), m.memory(c), space(m.opts.Base)}
+}
+
+// Add appends findings, except for empty ones.
+func (w *Why) Add(f ...Finding) {
 	for _, f := range f {
 		if f.Text != "" {
 			w.Findings = append(w.Findings, f)
@@ -89,11 +134,15 @@ func (w *Why) add(f ...Finding) {
 func (m *Manager) whyLost(namespace, which string) *Why {
 	for _, l := range m.Lost() {
 		if l.Name == which && (l.Namespace == namespace || l.Namespace == "") || strconv.Itoa(l.ID) == which && l.Namespace == namespace {
-			return &Why{Name: l.Name, Namespace: namespace, Host: m.opts.Host, ID: l.ID,
-				Findings: []Finding{{About: "launch", Text: l.Reason + "; what there was of it has been removed", Remedy: "launch it again"}}}
+			return l.why(m.opts.Host, namespace)
 		}
 	}
 	return nil
+}
+
+func (l *Lost) why(host, namespace string) *Why {
+	return &Why{Name: l.Name, VMs: 1, Namespace: namespace, Host: host, ID: l.ID,
+		Findings: []Finding{{About: "launch", Text: l.Reason + "; what there was of it has been removed", Remedy: "launch it again"}}}
 }
 
 // whyState says what the state means.
