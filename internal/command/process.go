@@ -26,8 +26,9 @@ func Process(t *jobs.Table) []Command {
 	}, {
 		Patterns: []string{"background <command>..."},
 		Short:    "run a program in the background",
-		Long:     "Starts a program, found in $PATH, and returns. Its output is logged at level info and kept, see `background-output`. It is ended when minimega ends.",
-		Run:      p.background,
+		Long: "Starts a program, found in $PATH, and returns. Its output is logged at level info and kept, see `background-output`. It is ended when minimega ends.\n" +
+			"When minimega was killed, it runs on without its output, and ends with the next one on the same base directory.",
+		Run: p.background,
 	}, {
 		Patterns: []string{"background-status [id]"},
 		Short:    "list background programs",

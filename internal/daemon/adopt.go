@@ -65,12 +65,20 @@ func (d *Daemon) adopt(ctx context.Context, deps *command.Deps) error {
 		d.log.Info("took over the VMs of an earlier minimega", "running", vms.Running, "ended", vms.Ended)
 	}
 	deps.Adopted(ctx)
+	left, err := d.jobs.Left()
+	if err != nil {
+		d.log.Warn("background processes of an earlier minimega may be left", "err", err)
+	}
+	for _, l := range left {
+		d.log.Warn("a process of an earlier minimega runs on by itself; it ends with this one", "process", l)
+	}
 	return nil
 }
 
 // discard ends and removes everything, and says what: also when it cannot go on.
 func (d *Daemon) discard(ctx context.Context, deps *command.Deps) error {
-	for _, end := range []func(context.Context) ([]string, error){deps.VMs.Discard, deps.Net.Discard, deps.Forgotten} {
+	background := func(context.Context) ([]string, error) { return d.jobs.Discard() }
+	for _, end := range []func(context.Context) ([]string, error){deps.VMs.Discard, deps.Net.Discard, deps.Forgotten, background} {
 		lines, err := end(ctx)
 		d.removed(lines)
 		if err != nil {

@@ -73,6 +73,7 @@ type Daemon struct {
 	parts undo.Stack // how to take it apart
 	kvm   *kvm.Engine
 	boxes *container.Engine
+	jobs  *jobs.Table
 	links *linux.Datapath
 	mesh  mesh
 	facts *host.Monitor
@@ -312,8 +313,10 @@ func (d *Daemon) monitor(vms *vm.Manager) *host.Monitor {
 func (d *Daemon) language(deps *command.Deps, logs *minilog.Log) (*minicli.CLI, error) {
 	d.mesh.logs = share.NewLogs(d.mesh.cluster, logs)
 	deps.Logs = d.mesh.logs
-	table := jobs.New(d.log)
+	table := jobs.Open(filepath.Join(d.cfg.Base, "background"), d.log)
+	d.finally("background processes of an earlier minimega", func() error { _, err := table.Discard(); return err })
 	d.parts.Push("background processes", table.Close)
+	d.jobs = table
 	machine := command.Machine{Facts: d.facts.Facts, Checks: append(d.checks(deps.VMs), d.meshChecks(deps.Net)...), Args: d.cfg.Args, Quit: d.quit.Quit, Nuke: d.nuke}
 	return Language(deps, machine, table, logs)
 }

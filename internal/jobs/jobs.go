@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"minimega/internal/errs"
+	"minimega/internal/journal"
 )
 
 // MaxFinished is how many finished jobs are kept; the ones that ended first go
@@ -38,15 +39,17 @@ type Job struct {
 // job is a Job with its process.
 type job struct {
 	Job
-	proc *process
+	proc  *process
+	entry *journal.Entry
 }
 
 // Table owns the background processes. Safe for concurrent use.
 type Table struct {
-	log    *slog.Logger
-	ctx    context.Context // ends with Close
-	cancel context.CancelFunc
-	wg     sync.WaitGroup // one per watched process
+	log     *slog.Logger
+	journal *journal.Journal // of processes that run; nil keeps nothing
+	ctx     context.Context  // ends with Close
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup // one per watched process
 
 	mu     sync.Mutex // guards the fields below
 	lastID int
@@ -94,6 +97,7 @@ func (t *Table) Start(args []string) (int, error) {
 		return 0, err
 	}
 	j := t.add(p, args)
+	t.note(j)
 	p.stdout.tee = t.lines(j.ID, "stdout")
 	p.stderr.tee = t.lines(j.ID, "stderr")
 	go func() {
@@ -108,7 +112,7 @@ func (t *Table) add(p *process, args []string) *job {
 	defer t.mu.Unlock()
 	t.dropLocked(MaxFinished)
 	t.lastID++
-	j := &job{Job{ID: t.lastID, PID: p.cmd.Process.Pid, Running: true, Start: time.Now(), Command: slices.Clone(args)}, p}
+	j := &job{Job: Job{ID: t.lastID, PID: p.cmd.Process.Pid, Running: true, Start: time.Now(), Command: slices.Clone(args)}, proc: p}
 	t.jobs[j.ID] = j
 	return j
 }
@@ -116,6 +120,9 @@ func (t *Table) add(p *process, args []string) *job {
 // watch waits for j and writes down how it ended.
 func (t *Table) watch(j *job) {
 	err := j.proc.wait(t.ctx, forever)
+	if gone := j.entry.Remove(); gone != nil {
+		t.log.Warn("the note of a background process remains", "job", j.ID, "err", gone)
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	j.Running, j.End = false, time.Now()
@@ -181,7 +188,7 @@ func (t *Table) find(id int) (*job, error) {
 	if !ok {
 		return nil, errs.New(errs.NotFound, "provided id does not exist in background process table")
 	}
-	return &job{j.Job, j.proc}, nil
+	return &job{Job: j.Job, proc: j.proc}, nil
 }
 
 // Job returns one job.
