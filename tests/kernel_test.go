@@ -8,7 +8,7 @@ import (
 
 // What depends on features of the kernel that the machine of the tests may lack
 // is tested under Debian's kernel: tunnels and trunks, and containers where
-// there are control groups of version 2 only.
+// there are control groups of version 2 only. So is what needs a clock to set.
 func TestUnderDebiansKernel(t *testing.T) {
 	guesttest.RunTests(t,
 		guesttest.Package{Path: "minimega/internal/network/linux", Run: "^(TestGRE|TestVXLAN|TestTrunk)$"},
@@ -20,7 +20,7 @@ func TestUnderDebiansKernel(t *testing.T) {
 			Programs: map[string]string{"guest": "minimega/internal/vm/container/testdata/guest"},
 		},
 		guesttest.Package{
-			Path: "minimega/tests", Run: "^TestLentGroup$", Env: []string{programsEnv + "=" + guesttest.LabDir},
+			Path: "minimega/tests", Run: "^(TestLentGroup|TestClock)$", Env: []string{programsEnv + "=" + guesttest.LabDir, clockEnv + "=1"},
 			Programs: map[string]string{"minimega": "minimega/cmd/minimega"},
 		},
 	)
