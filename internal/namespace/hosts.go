@@ -113,21 +113,26 @@ func (n *Namespace) AddBridge(ctx context.Context, bridge, kind string) error {
 	return nil
 }
 
-// DelBridge undoes AddBridge.
+// DelBridge undoes AddBridge. The bridge counts as connected until all hosts
+// have done so, but for those that are away and have left the namespace.
 func (n *Namespace) DelBridge(ctx context.Context, bridge string) error {
 	n.mu.Lock()
 	t, ok := n.bridges[bridge]
-	delete(n.bridges, bridge)
 	n.mu.Unlock()
 	if !ok {
 		return errs.New(errs.NotFound, "bridge is not associated with namespace")
 	}
-	n.keep()
-	if len(t.Hosts) <= 1 {
-		return nil
+	if len(t.Hosts) > 1 {
+		on := slices.DeleteFunc(slices.Clone(t.Hosts), func(h string) bool { return !n.HasHost(h) && !n.registry.opts.Cluster.Has(h) })
+		if _, err := n.tunnel(ctx, bridge, tunnels{Kind: t.Kind, Key: t.Key}, on, nil); err != nil {
+			return err
+		}
 	}
-	_, err := n.tunnel(ctx, bridge, tunnels{Kind: t.Kind, Key: t.Key}, t.Hosts, nil)
-	return err
+	n.mu.Lock()
+	delete(n.bridges, bridge)
+	n.mu.Unlock()
+	n.keep()
+	return nil
 }
 
 // tunnel has each of on connect its bridge as t says, and those of destroy

@@ -210,3 +210,42 @@ func TestBridgeLeavesNothing(t *testing.T) {
 		t.Errorf("connected: %q", got)
 	}
 }
+
+// A bridge is parted from those of all hosts, or counts as connected; a host
+// that is gone for good is taken out.
+func TestDelBridgeUntilDone(t *testing.T) {
+	r, hub := among(t, "")
+	asked := make(chan string, 8)
+	for _, host := range []string{"b", "c"} {
+		c := cluster.New(host)
+		cluster.Serve(c, "tunnels", func(_ context.Context, _ string, o tunnelOrder, _ func(none)) (tunneled, error) {
+			if len(o.Tunnels.Hosts) == 0 {
+				asked <- host
+			}
+			return tunneled{}, nil
+		})
+		c.Join(hub.Join(host))
+	}
+	ns, err := r.Get("lab")
+	if err == nil {
+		err = ns.AddBridge(t.Context(), "wire", "vxlan")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	hub.Kill("c")
+	for range 2 {
+		if err := ns.DelBridge(t.Context(), "wire"); !errors.Is(err, errs.Unreachable) || cluster.HostOf(err) != "c" || <-asked != "b" {
+			t.Errorf("without c: %v", err)
+		}
+	}
+	if err := ns.DelHosts("c"); err != nil {
+		t.Fatal(err)
+	}
+	if err := ns.DelBridge(t.Context(), "wire"); err != nil || <-asked != "b" {
+		t.Errorf("c is out: %v", err)
+	}
+	if err := ns.DelBridge(t.Context(), "wire"); !errors.Is(err, errs.NotFound) {
+		t.Errorf("once more: %v", err)
+	}
+}
