@@ -93,7 +93,7 @@ type localFiles struct {
 	r        *Registry
 	order    *launchOrder
 	fetched  map[string]bool // by path
-	compared map[string]bool // by name
+	compared map[string]bool // by path, and by name of what stands below
 }
 
 // localise makes the paths of a configuration that lie in the files directory
@@ -135,9 +135,10 @@ func (l *localFiles) fetch(ctx context.Context, path string) error {
 // compare fails if what is here at a path is not what is meant. A host that
 // cannot be asked any more does not stop a launch.
 func (l *localFiles) compare(ctx context.Context, path string) error {
-	if l.r.opts.Share == nil || len(l.order.Shared) == 0 {
+	if l.r.opts.Share == nil || len(l.order.Shared) == 0 || l.compared[path] {
 		return nil
 	}
+	l.compared[path] = true
 	for _, name := range l.r.opts.Share.Stack(path) {
 		meant, ok := l.order.Shared[name]
 		if !ok || meant.Host == l.r.host() || l.compared[name] {

@@ -13,6 +13,9 @@ import (
 
 const (
 	maxName = 4096
+	// maxDepth is in how many directories a name may lie: each costs a step
+	// whenever something is written there.
+	maxDepth = 256
 	// partialPrefix begins the names of directories that hold what is still
 	// coming. They lie beside the file they are for, on the same disk.
 	partialPrefix = ".iomeshage-"
@@ -40,6 +43,8 @@ func checkName(name string) error {
 	switch {
 	case len(name) > maxName:
 		return fmt.Errorf("name of %d bytes: %w", len(name), ErrName)
+	case strings.Count(name, "/") > maxDepth:
+		return fmt.Errorf("name in %d directories, at most %d: %w", strings.Count(name, "/"), maxDepth, ErrName)
 	case !fs.ValidPath(name) || strings.ContainsRune(name, 0) || hidden(name):
 		return fmt.Errorf("%q: %w", name, ErrName)
 	}

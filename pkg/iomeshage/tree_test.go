@@ -215,6 +215,7 @@ func TestOddDirectory(t *testing.T) {
 	if err := unix.Mkfifo(w.path("a", "e/pipe"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	w.plant("a", "e/usr/"+strings.Repeat("x/", maxDepth), "e/usr/a\xff") // which no other host would take
 	const want = `a has "e/pipe", which is no file, directory or link`
 	c := w.hosts["c"]
 	if note, err := c.Start(within(t, time.Minute), "e"); err != nil || !strings.Contains(note, want) {
@@ -376,6 +377,7 @@ func TestHostileTree(t *testing.T) {
 		"nul in target":      {link("d/x", "y\x00z")},
 		"no target":          {link("d/x", "")},
 		"long target":        {link("d/x", strings.Repeat("y", maxName))},
+		"deep":               {dir("d/" + strings.Repeat("x/", maxDepth) + "x")},
 		"hidden":             {dir(partialPrefix + "d")},
 		"the root":           {{Name: ".", Kind: kindDir}},
 		"unknown kind":       {{Name: "d/x", Kind: "device"}},
