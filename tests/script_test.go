@@ -44,7 +44,7 @@ func run(m *testing.M) int {
 		return m.Run()
 	}
 	program = filepath.Join(dir, "minimega")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", dir, "minimega/cmd/minimega", "minimega/cmd/rfbplay", "minimega/tests/testdata/dhcpd")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", dir, "minimega/cmd/minimega", "minimega/cmd/rfbplay", "minimega/tests/testdata/dhcpd", "minimega/tests/testdata/pasteagent")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "building minimega: %v\n%s", err, out)
@@ -83,14 +83,15 @@ func TestScripts(t *testing.T) {
 			env.Setenv("KERNEL", kernel.Path)
 			env.Setenv("EXE", program)
 			env.Setenv("DHCPD", filepath.Join(filepath.Dir(program), "dhcpd"))
+			env.Setenv("PASTEAGENT", filepath.Join(filepath.Dir(program), "pasteagent"))
 			env.Setenv("TERM", "xterm")
 			return os.MkdirAll(filepath.Join(env.WorkDir, "tmp"), 0o755)
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"daemon": cmdDaemon, "halt": cmdHalt, "crash": cmdCrash, "endvm": cmdEndVM, "qmp": cmdQMP, "gone": cmdGone, "mm": cmdMM, "until": cmdUntil, "answers": cmdAnswers, "send": cmdSend, "type": cmdType, "inhost": cmdInHost, "vnc": cmdVNC,
+			"daemon": cmdDaemon, "halt": cmdHalt, "crash": cmdCrash, "endvm": cmdEndVM, "gone": cmdGone, "mm": cmdMM, "until": cmdUntil, "answers": cmdAnswers, "send": cmdSend, "type": cmdType, "inhost": cmdInHost, "vnc": cmdVNC, "serial": cmdSerial,
 			"android":  cmdAndroid,
 			"ordinary": cmdOrdinary,
-			"root":     cmdRoot, "console": cmdConsole, "shown": cmdShown,
+			"root":     cmdRoot, "console": cmdConsole,
 			"registry": cmdRegistry,
 			"tpm":      cmdTPM,
 		},

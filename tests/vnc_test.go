@@ -26,6 +26,7 @@ const patience = 4 * time.Minute
 //
 //	vnc ready VM         wait for `login:` at its serial port 0
 //	vnc type VM TEXT     type as a person does; \n is Return
+//	vnc cut VM TEXT      tell that the viewer's clipboard holds a text
 //	vnc settle VM FILE   wait until the screen stands still, and store it as PNG
 //	vnc shows VM FILE    wait until the screen is that
 //	vnc same FILE FILE   compare
@@ -42,6 +43,14 @@ func cmdVNC(ts *testscript.TestScript, neg bool, args []string) {
 	case "type":
 		err = withViewer(ctx, ts, args[1], func(c *vnc.Client) error {
 			return typeSlowly(ctx, c, strings.ReplaceAll(args[2], `\n`, "\n"))
+		})
+	case "cut":
+		err = withViewer(ctx, ts, args[1], func(c *vnc.Client) error {
+			err := c.Cut(vnc.CutText{Text: args[2]})
+			if err == nil {
+				_, err = c.Capture(ctx) // it has been read
+			}
+			return err
 		})
 	case "settle":
 		err = withViewer(ctx, ts, args[1], func(c *vnc.Client) error { return settle(ctx, c, ts.MkAbs(args[2])) })
@@ -93,6 +102,24 @@ func loginPrompt(ctx context.Context, socket string) error {
 			return fmt.Errorf("no login prompt: %q", seen)
 		case <-tick.C:
 			_, _ = c.Write([]byte("\r"))
+		}
+	}
+}
+
+// cmdSerial types at the serial port 0 of a VM and waits for a text that comes
+// from it: serial VM LINES TEXT; \n is Return.
+func cmdSerial(ts *testscript.TestScript, neg bool, args []string) {
+	c, err := net.Dial("unix", filepath.Join(ts.Getenv("BASE"), ask(ts, args[0], "id"), "serial0"))
+	ts.Check(err)
+	defer c.Close()
+	ts.Check(c.SetDeadline(time.Now().Add(patience)))
+	_, err = c.Write([]byte(strings.ReplaceAll(args[1], `\n`, "\r")))
+	ts.Check(err)
+	seen, buf := "", make([]byte, 4096)
+	for !strings.Contains(seen, args[2]) {
+		n, err := c.Read(buf)
+		if seen += string(buf[:n]); err != nil {
+			ts.Fatalf("%q does not come: %v: %q", args[2], err, seen)
 		}
 	}
 }
