@@ -164,12 +164,19 @@ func TestCluster(t *testing.T) {
 	g.run(0, "ns schedule dry-run")
 	g.do(0, "ns schedule mv full n3", "ns queueing false")
 	g.want(0, "n1: !too many VMs scheduled on n3 for coschedule requirement of 3", "vm launch")
+	for _, part := range []string{"n1: full is QUEUED on n1", "failure of the last launch (", "host n3: it has 4 VMs, and coschedule allows 4 (raise `vm config coschedule`"} {
+		if got := g.run(0, "vm why full"); !strings.Contains(got, part) {
+			t.Errorf("%q is missing: %s", part, got)
+		}
+	}
 	g.do(0, "ns flush", "clear vm config coschedule")
 
 	// A target may be anywhere; one that is nowhere is one error.
 	g.do(0, "vm start all", "vm stop a2")
 	g.want(0, "n3: a2", ".columns name .filter state=paused vm info")
 	g.want(0, "n1: !vm not found: nobody", "vm start nobody")
+	g.want(0, "n1: !vm not found: nobody", "vm why nobody")
+	g.want(0, "n3: a2 is PAUSED on n3: state: it is paused (`vm start a2`)", "vm why")
 	g.want(0, "n2: !vm is already running", "vm start a1")
 
 	begin := "namespace lab vm stop a"
@@ -184,6 +191,9 @@ func TestCluster(t *testing.T) {
 		t.Errorf("nine more VMs on two hosts of four each: %s", got)
 	}
 	g.want(0, "", ".columns name .filter name~c vm info")
+	if got := g.run(0, "vm why c9"); !strings.HasPrefix(got, "n1: c9: not launched on n1 (") || !strings.Contains(got, "ns limit vms") {
+		t.Errorf("one of them: %s", got)
+	}
 
 	// Only what is sent runs elsewhere, and only there.
 	g.do(0, ".env MM_WHERE n1")
