@@ -86,12 +86,14 @@ func (s *Service) search(ctx context.Context, pattern string) (list []*target, d
 	for i := range here {
 		at(here[i].Name).here = &here[i]
 	}
-	var silent, foreign []string
+	var silent, foreign, refusing []string
 	for _, r := range s.findAt(ctx, s.others(), findRequest{Pattern: pattern, Exact: !isPattern(pattern)}) {
 		switch {
 		case errors.Is(r.err, meshage.ErrProtocol):
 			foreign = append(foreign, r.host)
 			s.opts.Log.Warn("file distribution: a host runs another version of minimega, with which files are not exchanged", "host", r.host, "err", r.err)
+		case refused(r.err) != "":
+			refusing = append(refusing, fmt.Sprintf("%s: %.300v", r.host, r.err))
 		case r.err != nil:
 			silent = append(silent, r.host)
 			s.opts.Log.Debug("file distribution: no answer", "host", r.host, "err", r.err)
@@ -118,12 +120,12 @@ func (s *Service) search(ctx context.Context, pattern string) (list []*target, d
 			list = append(list, t)
 		}
 	}
-	return list, unheard(silent, foreign), odd, nil
+	return list, unheard(silent, foreign, refusing), odd, nil
 }
 
-// unheard says of which hosts there is no answer. Several may have one name.
-func unheard(silent, foreign []string) string {
-	var out []string
+// unheard says of which hosts there is no answer, and why. Several may have one
+// name.
+func unheard(silent, foreign, out []string) string {
 	if len(silent) > 0 {
 		out = append(out, "no answer from "+strings.Join(slices.Compact(silent), ", "))
 	}

@@ -419,6 +419,19 @@ func TestOtherVersion(t *testing.T) {
 	}
 }
 
+// A host that does not list what it has, because it is too much, is named with
+// its reason.
+func TestTooMuch(t *testing.T) {
+	w := newWorld(t, "c")
+	w.hub.Join("a").Respond(findProtocol, func(context.Context, string, []byte) ([]byte, error) {
+		return json.Marshal(envelope{Refused: refuse(codeBad, "d: more than %d files", maxListed)})
+	})
+	err := w.hosts["c"].Get(within(t, time.Minute), "d")
+	if !errors.Is(err, ErrNotFound) || !strings.Contains(err.Error(), "(a: d: more than 40000 files)") {
+		t.Errorf("got %v", err)
+	}
+}
+
 // A directory that is deleted while it comes makes no links afterwards, and its
 // row says how far it is meanwhile.
 func TestDeleteWhileComing(t *testing.T) {
