@@ -88,10 +88,10 @@ func TestScripts(t *testing.T) {
 			return os.MkdirAll(filepath.Join(env.WorkDir, "tmp"), 0o755)
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"daemon": cmdDaemon, "halt": cmdHalt, "crash": cmdCrash, "endvm": cmdEndVM, "gone": cmdGone, "mm": cmdMM, "until": cmdUntil, "answers": cmdAnswers, "send": cmdSend, "type": cmdType, "inhost": cmdInHost, "vnc": cmdVNC, "serial": cmdSerial,
+			"daemon": cmdDaemon, "halt": cmdHalt, "crash": cmdCrash, "endvm": cmdEndVM, "qmp": cmdQMP, "gone": cmdGone, "mm": cmdMM, "until": cmdUntil, "answers": cmdAnswers, "send": cmdSend, "type": cmdType, "inhost": cmdInHost, "vnc": cmdVNC, "serial": cmdSerial,
 			"android":  cmdAndroid,
 			"ordinary": cmdOrdinary,
-			"root":     cmdRoot, "console": cmdConsole,
+			"root":     cmdRoot, "console": cmdConsole, "shown": cmdShown,
 			"registry": cmdRegistry,
 			"tpm":      cmdTPM,
 		},
