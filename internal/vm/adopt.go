@@ -290,8 +290,9 @@ func (v *VM) takeOver(ctx context.Context, i *instance) error {
 	switch {
 	case err == nil:
 	case gone(i.pids):
-		v.lastState(v.manager.remains(v)) // it was on its way out
-		return nil
+		err = v.manager.end(context.Background(), i) // it was on its way out, and may have left more than files
+		v.lastState(v.manager.remains(v))
+		return err
 	case mute(err):
 		return v.wait(i, errs.AtStep(err, "adopt"))
 	default:

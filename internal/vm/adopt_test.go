@@ -348,3 +348,35 @@ func TestAdoptHostile(t *testing.T) {
 		m.Close()
 	}
 }
+
+// leaving is an engine whose machines end when somebody wants to adopt them,
+// and leave something besides.
+type leaving struct {
+	processes
+	t       *testing.T
+	unclean map[string]bool // by directory
+}
+
+func (e leaving) Adopt(_ context.Context, s *vm.Spec, _ int) (vm.Machine, error) {
+	e.unclean[s.Dir] = endIn(e.t, s.Dir)
+	return nil, errs.New(errs.NotFound, "it is not there")
+}
+
+func (e leaving) Clean(_ context.Context, dir string) error {
+	delete(e.unclean, dir)
+	return nil
+}
+
+// What ends while it is being taken over has quit, and leaves nothing.
+func TestAdoptLeaving(t *testing.T) {
+	base, _ := estate(t, "a")
+	e := leaving{t: t, unclean: map[string]bool{}}
+	m := heir(t, base, e)
+	defer m.Close()
+	if _, err := m.Adopt(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if s := m.List("ns")[0].State(); s != vm.Quit || len(e.unclean) > 0 {
+		t.Errorf("%v, not cleaned: %v", s, e.unclean)
+	}
+}

@@ -60,8 +60,9 @@ func mute(err error) bool {
 func (v *VM) wait(i *instance, why error) error {
 	p, err := host.AdoptProc(i.pid())
 	if err != nil {
-		v.lastState(v.manager.remains(v)) // it has just gone
-		return nil
+		err = v.manager.end(context.Background(), i) // it has just gone
+		v.lastState(v.manager.remains(v))
+		return err
 	}
 	s := &silent{Proc: p, v: v, i: i}
 	ended := make(chan struct{})
