@@ -27,7 +27,7 @@ func TestLine(t *testing.T) {
 				t.Fatalf("%v: %s", err, out)
 			}
 		}
-		return []string{"-headnode", "n1"}
+		return []string{"-headnode", "n1", "-rate", "32M"}
 	})
 	ends := [2]*lab.Host{g.lab.Hosts[0], g.lab.Hosts[lineHosts-1]}
 	if err := ends[0].Do(func() error {
@@ -43,7 +43,7 @@ func TestLine(t *testing.T) {
 	for _, sub := range []struct {
 		name string
 		test func(*group)
-	}{{"files", filesInLine}, {"logs", logsInLine}, {"load", loadOfHosts}} {
+	}{{"files", filesInLine}, {"break", breakInLine}, {"logs", logsInLine}, {"load", loadOfHosts}} {
 		t.Run(sub.name, func(t *testing.T) {
 			inner := *g
 			inner.t = t
@@ -77,6 +77,22 @@ func filesInLine(g *group) {
 	if got := g.run(2, "file get two"); !strings.Contains(got, "different content under one name") {
 		g.t.Errorf("file get of what is here and differs: %s", got)
 	}
+}
+
+// A file of which some has come when a host between dies comes all the same, if
+// that host is soon back.
+func breakInLine(g *group) {
+	content := noise(8, 24<<20)
+	g.put(0, "far", content)
+	answer := make(chan string, 1)
+	go func() { answer <- g.run(3, "vm config disk file:far") }()
+	g.seeComing(3, answer)
+	g.daemons[1].Kill()
+	g.again(1)
+	if got := <-answer; got != "" {
+		g.t.Errorf("got %q", got)
+	}
+	g.has(3, "far", content)
 }
 
 // The log of all hosts is that of the head node, too.
