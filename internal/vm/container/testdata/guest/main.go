@@ -36,7 +36,7 @@ func main() {
 var actions = map[string]func(args []string) error{
 	"echo":      echo,
 	"node":      node,
-	"sleep":     func([]string) error { select {} },
+	"sleep":     forever,
 	"exit":      func(args []string) error { n, err := strconv.Atoi(args[0]); os.Exit(n); return err },
 	"show":      show,
 	"write":     func(args []string) error { return os.WriteFile(args[0], []byte(args[1]), 0o644) },

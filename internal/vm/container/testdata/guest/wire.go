@@ -86,7 +86,7 @@ func inject([]string) error {
 		return err
 	}
 	fmt.Println("sent")
-	select {}
+	return forever(nil)
 }
 
 // answers tells answers of ARP and of neighbour discovery.
@@ -155,5 +155,5 @@ func spoof(args []string) error {
 		}
 	}
 	fmt.Println("sent")
-	select {}
+	return forever(nil)
 }
