@@ -32,6 +32,23 @@ func (d *Deps) vmTargets(c *Call, prefix string) []string {
 	return out
 }
 
+// whyNames are the names of VMs, and of those that wait to be one.
+func (d *Deps) whyNames(c *Call, prefix string) []string {
+	out := d.vmNames(c, prefix)
+	ns, err := d.NS.Get(c.Namespace)
+	if err != nil {
+		return out
+	}
+	for _, g := range ns.Queue() {
+		for _, name := range withPrefix(g.Names, prefix) {
+			if name != "" {
+				out = append(out, name)
+			}
+		}
+	}
+	return out
+}
+
 func (d *Deps) savedConfigs(c *Call, prefix string) []string {
 	ns, err := d.NS.Get(c.Namespace)
 	if err != nil {

@@ -22,7 +22,7 @@ func why(d *Deps) []Command {
 			"gets its name only when it is launched, it says where it would be launched now, or which host and limit refuses it. VMs whose\n" +
 			"launch was refused are explained as long as minimega remembers them, which are the last 128 refusals of a namespace, and so are\n" +
 			"those that were lost when minimega was killed while launching them. Without a name, lists all that do not run, a line each.",
-		Suggest: map[string]Completer{"vm": d.vmNames}, Stream: d.why,
+		Suggest: map[string]Completer{"vm": d.whyNames}, Stream: d.why,
 	}}
 }
 

@@ -60,7 +60,9 @@ func (n *Namespace) place(found *findings, q *taken) (warnings []string, err err
 		return nil, err
 	}
 	for i, g := range q.groups {
-		g.hosts = places[i]
+		c := *g
+		c.hosts = places[i]
+		q.groups[i] = &c
 	}
 	return warnings, nil
 }
@@ -71,7 +73,9 @@ func (n *Namespace) nameAll(used map[string]string, groups []*Group) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for i, names := range nextNames(groups, used, &n.unnamed) {
-		copy(groups[i].Names, names)
+		c := *groups[i]
+		c.Names = names
+		groups[i] = &c
 	}
 }
 
@@ -167,6 +171,9 @@ type pass struct {
 	byHost map[string]launched
 }
 
+// maxRuns bounds how many passes are remembered, of those that have ended.
+const maxRuns = 1000
+
 func (n *Namespace) begin(groups []*Group, progress func(done, failed, total int)) *pass {
 	run := &Run{Start: time.Now(), Hosts: len(n.Hosts())}
 	for _, g := range groups {
@@ -174,6 +181,9 @@ func (n *Namespace) begin(groups []*Group, progress func(done, failed, total int
 	}
 	n.mu.Lock()
 	n.runs = append(n.runs, run)
+	if ended := slices.IndexFunc(n.runs, func(r *Run) bool { return !r.End.IsZero() }); len(n.runs) > maxRuns && ended >= 0 {
+		n.runs = slices.Delete(n.runs, ended, ended+1)
+	}
 	n.mu.Unlock()
 	return &pass{ns: n, run: run, progress: progress, byHost: map[string]launched{}}
 }

@@ -23,12 +23,12 @@ func (n *Namespace) Plan(ctx context.Context) (warnings []string, err error) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for i, g := range groups {
-		g.hosts = places[i]
-	}
 	n.plan = slices.Equal(groups, n.queue)
 	if !n.plan {
 		return nil, errs.New(errs.State, "the queue changed meanwhile; run it again")
+	}
+	for i, g := range groups {
+		g.hosts = places[i]
 	}
 	return warnings, nil
 }

@@ -13,12 +13,13 @@ import (
 	"minimega/pkg/ranges"
 )
 
-// Group is what one `vm launch` asked for: VMs that share a configuration.
+// Group is what one `vm launch` asked for: VMs that share a configuration. What
+// others can see of it does not change: it is replaced by a copy.
 type Group struct {
 	Type   vm.Type
 	Names  []string // "" for a VM that gets its name at launch
 	Config *vm.Config
-	hosts  []string // where a dry run or `mv` puts each
+	hosts  []string // where a dry run or `mv` puts each; of a group that waits guarded by Namespace.mu
 }
 
 // Run is one pass over the queue.
@@ -217,7 +218,7 @@ func (n *Namespace) putBack(q *taken) {
 	n.queue = append(q.groups, n.queue...)
 }
 
-// Runs returns the passes over the queue so far, oldest first.
+// Runs returns the latest passes over the queue, oldest first.
 func (n *Namespace) Runs() []Run {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -2,12 +2,14 @@ package namespace
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
 	"testing"
 
 	"minimega/internal/cluster"
+	"minimega/internal/errs"
 	"minimega/internal/host"
 	"minimega/internal/vm"
 	"minimega/internal/vm/vmtest"
@@ -67,5 +69,96 @@ func TestLaunchNowhere(t *testing.T) {
 	}
 	if got := len(ns.Queue()); got != 0 {
 		t.Errorf("%d groups wait", got)
+	}
+}
+
+// Whoever looks at the queue while it is launched, planned and explained sees
+// groups that do not change under their eyes. (For the race detector.)
+func TestQueueIsLookedAt(t *testing.T) {
+	ns, err := newTestRegistry(t).Get("lab")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ns.SetQueueing(true)
+	ended := make(chan struct{})
+	var looking sync.WaitGroup
+	look := func(f func()) {
+		looking.Go(func() {
+			for {
+				select {
+				case <-ended:
+					return
+				default:
+					f()
+				}
+			}
+		})
+	}
+	look(func() {
+		groups := ns.Queue()
+		for range 1000 {
+			_ = namesOf(groups)
+		}
+	})
+	look(func() { _, _ = ns.Plan(t.Context()) }) // the queue may have changed
+	look(func() { _, _ = ns.Why(t.Context(), "", false) })
+	for range 20 {
+		if err := ns.Launch(t.Context(), vm.KVM, "3", "", nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := ns.LaunchQueue(t.Context(), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(ended)
+	looking.Wait()
+	if got := len(ns.registry.opts.VMs.List("lab")); got != 60 {
+		t.Errorf("%d VMs", got)
+	}
+}
+
+// Of passes that have ended the latest are remembered.
+func TestRunsAreBounded(t *testing.T) {
+	ns, err := newTestRegistry(t).Get("lab")
+	if err != nil {
+		t.Fatal(err)
+	}
+	running := ns.begin(nil, nil)
+	for range maxRuns + 10 {
+		ns.begin(nil, nil).end()
+	}
+	if runs := ns.Runs(); len(runs) != maxRuns || !runs[0].End.IsZero() || !ns.Launching() {
+		t.Errorf("%d runs, the first ended %v", len(runs), runs[0].End)
+	}
+	running.end()
+	if ns.Launching() {
+		t.Error("still running")
+	}
+}
+
+// A dry run whose queue is launched meanwhile leaves what was launched alone.
+func TestPlanTooLate(t *testing.T) {
+	r := newTestRegistry(t)
+	ns, err := r.Get("lab")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ns.SetQueueing(true)
+	if err := ns.Launch(t.Context(), vm.KVM, "a", "", nil); err != nil {
+		t.Fatal(err)
+	}
+	facts := r.opts.Facts
+	var q *taken
+	r.opts.Facts = func() host.Facts {
+		ns.mu.Lock()
+		defer ns.mu.Unlock()
+		q = ns.takeLocked()
+		return facts()
+	}
+	if _, err := ns.Plan(t.Context()); !errors.Is(err, errs.State) {
+		t.Errorf("planned: %v", err)
+	}
+	if len(q.groups) != 1 || q.groups[0].hosts != nil {
+		t.Errorf("taken: %+v", q.groups)
 	}
 }
