@@ -299,6 +299,14 @@ func TestAdopt(t *testing.T) {
 			if got, err := m.Status(t.Context()); got != state || m.Pid() != pid || err != nil {
 				t.Fatalf("%v %v, pid %d, want %v %d", got, err, m.Pid(), state, pid)
 			}
+			if state == vm.Building { // stopped at once it is paused, and does not wait for its start again
+				if err := errors.Join(m.Start(t.Context()), m.Stop(t.Context())); err != nil {
+					t.Fatal(err)
+				}
+				if got, err := m.Status(t.Context()); got != vm.Paused || err != nil {
+					t.Errorf("started and stopped: %v %v", got, err)
+				}
+			}
 			if state != vm.Running {
 				if err := m.Start(t.Context()); err != nil {
 					t.Fatal(err)

@@ -172,11 +172,10 @@ func (m *Machine) Start(ctx context.Context) error {
 	return err
 }
 
-// executed waits until init runs. An adopted container has nobody to tell. Who
-// has waited in vain may wait again.
+// executed waits until init runs. Who has waited in vain may wait again.
 func (m *Machine) executed(ctx context.Context) error {
 	if m.report == nil {
-		return nil
+		return m.replaced(ctx)
 	}
 	if err := m.report.SetReadDeadline(time.Now().Add(startTime)); err != nil {
 		return err
@@ -203,6 +202,29 @@ func (m *Machine) executed(ctx context.Context) error {
 	m.err = err
 	m.mu.Unlock()
 	return err
+}
+
+// replaced waits until an adopted container, which has nobody to report to, is
+// another program than ours: frozen before that it would count as not started.
+func (m *Machine) replaced(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startTime)
+	defer cancel()
+	for m.waits() {
+		select {
+		case <-ctx.Done():
+			return errs.New(errs.State, "init was not executed: %w", ctx.Err())
+		case <-m.keeper.done: // how it ended is in its status
+			return nil
+		case <-time.After(time.Millisecond):
+		}
+	}
+	return nil
+}
+
+// waits reports whether the first process is still our own program.
+func (m *Machine) waits() bool {
+	exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", m.init.pid))
+	return err == nil && strings.HasPrefix(exe, "/memfd:"+imageName)
 }
 
 // Stop freezes all processes.
