@@ -149,7 +149,7 @@ func (m Machine) cgroups() (lines []string) {
 	for _, pattern := range []string{"*", "*/*", "*/*/*", "*/*/*/*"} {
 		dirs, _ := filepath.Glob(filepath.Join("/sys/fs/cgroup", pattern))
 		for _, dir := range dirs {
-			if m.marked(dir) {
+			if st, err := os.Stat(dir); m.marked(dir) && err == nil && st.IsDir() {
 				lines = append(lines, "cgroup "+dir)
 			}
 		}

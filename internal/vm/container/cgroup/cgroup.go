@@ -354,7 +354,8 @@ func (g *Group) Kill(ctx context.Context) error {
 	})
 }
 
-// Close removes the owner's directories, unless groups are left in them.
+// Close removes the owner's directories, unless processes are left in them.
+// Groups without any are those of containers that ended while no daemon ran.
 func (t *Tree) Close() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -367,6 +368,10 @@ func (t *Tree) Close() error {
 		}
 	}
 	for _, d := range dirs {
+		groups, _ := os.ReadDir(d)
+		for _, g := range groups {
+			_ = unix.Rmdir(filepath.Join(d, g.Name())) // EBUSY: it runs; ENOTDIR: a file of the kernel's
+		}
 		_ = unix.Rmdir(d)               // ENOTEMPTY: others are still in it
 		_ = unix.Rmdir(filepath.Dir(d)) // shared with other owners
 	}

@@ -130,6 +130,41 @@ func TestGroup(t *testing.T) {
 	}
 }
 
+// Close removes the groups that an earlier daemon left, and none with a process.
+func TestCloseRemovesEmptyGroups(t *testing.T) {
+	tr := tree(t)
+	if tr.unified != "" {
+		t.Skip("the system has version 2 only")
+	}
+	for _, name := range []string{"empty", "busy"} {
+		if _, err := tr.Make(name, Limits{Pids: 7}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	busy := tr.Group("busy")
+	t.Cleanup(func() {
+		ctx := context.Background()
+		if err := errors.Join(busy.Kill(ctx), busy.Remove(ctx)); err != nil {
+			t.Error(err)
+		}
+	})
+	enter(t, busy, "sleep 1000")
+	if err := await(t.Context(), "the process", func() (bool, error) { p, err := busy.Pids(); return len(p) == 1, err }); err != nil {
+		t.Fatal(err)
+	}
+	if err := tr.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []string{"cpu", "memory", "pids", "freezer"} {
+		if _, err := os.Stat(filepath.Join(tr.dirs[c], "empty")); err == nil {
+			t.Errorf("%s: the group without processes is still there", c)
+		}
+		if _, err := os.Stat(filepath.Join(tr.dirs[c], "busy")); err != nil {
+			t.Errorf("%s: %v", c, err)
+		}
+	}
+}
+
 func TestMakeLeavesNothing(t *testing.T) {
 	tr := tree(t)
 	if _, err := tr.Make("a/b", Limits{}); err == nil {
