@@ -23,8 +23,8 @@ func (b *building) cables(ctx context.Context) error {
 			todo = append(todo, i)
 		}
 	}
-	for len(todo) > 0 {
-		again, err := b.tryCables(ctx, todo)
+	for tries := 0; len(todo) > 0; tries++ {
+		again, err := b.tryCables(ctx, todo, tries < maxVanished)
 		if err != nil {
 			return err
 		}
@@ -33,9 +33,14 @@ func (b *building) cables(ctx context.Context) error {
 	return nil
 }
 
+// maxVanished is how often a pair is tried whose name is taken by a device that
+// has gone when one looks, as those of an earlier daemon's containers may. What
+// is taken may also be the name inside, for good.
+const maxVanished = 10
+
 // tryCables makes pairs in one batch, and returns those whose names turned out
 // to be taken and that can try others.
-func (b *building) tryCables(ctx context.Context, todo []int) (again []int, err error) {
+func (b *building) tryCables(ctx context.Context, todo []int, vanished bool) (again []int, err error) {
 	var reqs []*nl.NetlinkRequest
 	names := make([]string, len(todo))
 	for i, at := range todo {
@@ -57,7 +62,7 @@ func (b *building) tryCables(ctx context.Context, todo []int) (again []int, err 
 			p.Name, p.Index, p.Space = names[i], index, nil
 			b.made = append(b.made, index)
 			err = errors.Join(err, err1)
-		case errors.Is(failed, unix.EEXIST) && p.Name == "" && b.d.space.exists(names[i]):
+		case errors.Is(failed, unix.EEXIST) && p.Name == "" && (vanished || b.d.space.exists(names[i])):
 			again = append(again, todo[i])
 		case err != nil: // one error is enough
 		case errors.Is(failed, unix.EEXIST) && b.d.space.exists(names[i]):
