@@ -21,41 +21,66 @@ import (
 	"minimega/internal/vm"
 )
 
-// plant is a host with a network and a manager of containers.
+// plant is a host with a daemon's network and containers.
 type plant struct {
 	*bench
 	vms   *vm.Manager
 	net   *network.Manager
 	links []string // before
-	// made, if set, is called once when a port has been made.
-	made func()
+	// made, if set, is called once when a port has been made; with an error of
+	// its own nobody learns of the port.
+	made func() error
 }
 
 func newPlant(t *testing.T) *plant {
 	networktest.Host(t)
 	p := &plant{bench: newBench(t), links: networktest.Links(t)}
-	dp, err := linux.New(p.base, p.engine.log)
-	if err == nil {
-		p.net, err = network.New(dp, network.Options{Log: p.engine.log})
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := p.net.Close(context.Background()); err != nil {
-			t.Error(err)
-		}
-		p.noLinks()
-	})
-	p.vms = vm.NewManager(vm.Options{Base: p.base, Engines: []vm.Engine{p.engine}, Network: ports{p.net, p}, Parallel: 1,
-		VLANName: func(_ string, vlan int) string { return strconv.Itoa(vlan) }, Log: p.engine.log}, 0)
-	t.Cleanup(func() {
-		if err := p.vms.Clear(context.Background(), ""); err != nil {
-			t.Error(err)
-		}
-		p.vms.Close()
-	})
+	t.Cleanup(p.noLinks)
+	p.daemon()
 	return p
+}
+
+// daemon takes the place of the one before, if any, which is as good as dead.
+func (p *plant) daemon() {
+	p.t.Helper()
+	if p.vms != nil {
+		p.vms.Close()
+	}
+	dp, err := linux.New(p.base, p.engine.log)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	net, err := network.New(dp, network.Options{Base: p.base, Log: p.engine.log})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	engine := New(Options{Base: p.base}, p.engine.log)
+	vms := vm.NewManager(vm.Options{Base: p.base, Engines: []vm.Engine{engine}, Network: ports{net, p}, Parallel: 1,
+		VLANName: func(_ string, vlan int) string { return strconv.Itoa(vlan) }, Log: p.engine.log}, 0)
+	p.net, p.vms = net, vms
+	p.t.Cleanup(func() {
+		if p.vms == vms {
+			if err := vms.Clear(context.Background(), ""); err != nil {
+				p.t.Error(err)
+			}
+			vms.Close()
+		}
+		if err := errors.Join(engine.Close(), net.Close(context.Background())); err != nil {
+			p.t.Error(err)
+		}
+	})
+}
+
+// adopt has a new daemon take over, and returns what it removed.
+func (p *plant) adopt() (v *vm.VM, removed []string) {
+	p.t.Helper()
+	p.daemon()
+	_, err := p.vms.Adopt(p.t.Context())
+	removed, err2 := p.net.Adopt(p.t.Context(), p.vms.Ports())
+	if err := errors.Join(err, err2); err != nil {
+		p.t.Fatal(err)
+	}
+	return p.vms.List("")[0], removed
 }
 
 // ports tells when one has been made.
@@ -66,9 +91,9 @@ type ports struct {
 
 func (n ports) Create(ctx context.Context, specs []network.PortSpec) ([]network.Port, error) {
 	list, err := n.Manager.Create(ctx, specs)
-	if made := n.p.made; made != nil {
+	if made := n.p.made; made != nil && err == nil {
 		n.p.made = nil
-		made()
+		err = made()
 	}
 	return list, err
 }
@@ -253,11 +278,10 @@ func TestAddNetFails(t *testing.T) {
 func TestAddNetToEnding(t *testing.T) {
 	p := newPlant(t)
 	v := p.container(p.config("echo"))
-	p.made = func() {
-		if err := unix.Kill(p.machine(v).Pid(), unix.SIGKILL); err != nil {
-			t.Error(err)
-		}
+	p.made = func() error {
+		err := unix.Kill(p.machine(v).Pid(), unix.SIGKILL)
 		until(t, "the end of the container", func() bool { return !v.State().Alive() })
+		return err
 	}
 	err := p.vms.AddNets(t.Context(), "n", "a", []vm.NetConfig{{VLAN: 6}})
 	if !errors.Is(err, errs.State) || !strings.Contains(err.Error(), "VM a: add network: the container has ended meanwhile") {
@@ -270,6 +294,38 @@ func TestAddNetToEnding(t *testing.T) {
 		t.Error(err)
 	}
 	p.noLinks()
+}
+
+// A daemon is killed when it has made an interface and not written it down: the
+// next one removes it, on both sides. One that is written down stays.
+func TestAddNetCutOff(t *testing.T) {
+	p := newPlant(t)
+	v := p.container(p.config("echo"))
+	if err := p.vms.Start(t.Context(), "n", "a"); err != nil {
+		t.Fatal(err)
+	}
+	killed := errors.New("killed")
+	p.made = func() error { return killed }
+	if err := p.vms.AddNets(t.Context(), "n", "a", []vm.NetConfig{{VLAN: 6}}); !errors.Is(err, killed) {
+		t.Fatal(err)
+	}
+	if got := p.names(v); got != "lo veth0 veth1" {
+		t.Fatalf("it has %s", got)
+	}
+	v, removed := p.adopt()
+	if got := p.names(v); got != "lo veth0" || len(removed) != 2 || len(v.Config().Networks) != 1 || !p.connected(v, 0) {
+		t.Errorf("it has %s, %+v; removed: %v", got, v.Config().Networks, removed)
+	}
+	if err := p.vms.AddNets(t.Context(), "n", "a", []vm.NetConfig{{VLAN: 6, MAC: addedMAC}}); err != nil {
+		t.Fatal(err)
+	}
+	v, removed = p.adopt()
+	if n := v.Config().Networks; len(removed) != 0 || len(n) != 2 || n[1].VLAN != 6 || n[1].MAC != addedMAC || !p.connected(v, 1) {
+		t.Errorf("it has %+v; removed: %v", n, removed)
+	}
+	if got := p.names(v); got != "lo veth0 veth1" {
+		t.Errorf("in the end it has %s", got)
+	}
 }
 
 // The network namespace of a container is found as long as it lives, also when
