@@ -71,7 +71,7 @@ func schedule(d *Deps) []Command {
 				return done(ns.Move(c.Str("vm"), c.Str("dst")))
 			})},
 		{Patterns: []string{"ns <schedule,> <status,>"}, Short: "show past and present launches",
-			Long: "A row per pass over the queue: when it ran, how many VMs were launched and how many failed.",
+			Long: "A row per pass over the queue, the latest 1000: when it ran, how many VMs were launched and how many failed.",
 			Run: in(func(_ context.Context, _ *Call, ns *namespace.Namespace) (*minicli.Response, error) {
 				return table([]string{"start", "end", "state", "launched", "failures", "total", "hosts"}, runRows(ns.Runs()))
 			})},
