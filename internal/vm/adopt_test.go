@@ -245,8 +245,15 @@ func TestAdoptSilent(t *testing.T) {
 			t.Fatalf("%s: %v, %v", name, v, err)
 		}
 	}
-	if err := m.Stop(t.Context(), "ns", "a"); !errors.Is(err, errs.State) {
-		t.Errorf("stop: %v", err)
+	for what, err := range map[string]error{
+		"stop":        m.Stop(t.Context(), "ns", "a"),
+		"hotplug":     m.HotplugAdd(t.Context(), "ns", "a", "x", "", ""),
+		"add network": m.AddNets(t.Context(), "ns", "a", []vm.NetConfig{{VLAN: 6}}),
+		"save":        m.Save(t.Context(), "ns", "a", vm.SaveFiles{}),
+	} {
+		if !errors.Is(err, errs.State) || !strings.Contains(err.Error(), "does not answer") {
+			t.Errorf("%s: %v", what, err)
+		}
 	}
 	if err := m.Kill(t.Context(), "ns", "b"); err != nil {
 		t.Error(err)

@@ -13,7 +13,7 @@ func (v *VM) withMachine(ctx context.Context, do func(Machine) error) error {
 		return err
 	}
 	defer v.give()
-	machine, err := v.Machine()
+	machine, err := v.answering()
 	if err != nil {
 		return err
 	}

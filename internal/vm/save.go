@@ -17,7 +17,7 @@ func (m *Manager) Save(ctx context.Context, namespace, which string, to SaveFile
 		return err
 	}
 	defer v.give()
-	machine, err := v.Machine()
+	machine, err := v.answering()
 	if err != nil {
 		return err
 	}

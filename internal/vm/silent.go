@@ -31,6 +31,9 @@ type silent struct {
 func (s *silent) Start(context.Context) error { return s.refuse() }
 func (s *silent) Stop(context.Context) error  { return s.refuse() }
 
+// Status is not known.
+func (s *silent) Status(context.Context) (State, error) { return 0, s.refuse() }
+
 func (s *silent) refuse() error {
 	return errs.WithRemedy(errs.New(errs.State, silentTag), "wait, or `vm kill` it")
 }
@@ -47,6 +50,16 @@ func (s *silent) Err() error {
 		return nil
 	}
 	return s.v.manager.remains(s.v)
+}
+
+// answering is Machine, but for one that does not answer: what that can do, it
+// cannot say.
+func (v *VM) answering() (Machine, error) {
+	m, err := v.Machine()
+	if s, ok := m.(*silent); ok {
+		err = s.refuse()
+	}
+	return m, err
 }
 
 // mute reports whether an error means that a machine has not answered, rather
