@@ -24,7 +24,7 @@ func (d *Daemon) nuke() {
 // all that is in it. It runs while the directory is still held.
 func (d *Daemon) sweep(ctx context.Context) error {
 	failed := []error{d.endProcesses(ctx), d.sweepLinks(ctx)}
-	return errors.Join(append(failed, os.RemoveAll(d.cfg.Base))...)
+	return errors.Join(append(failed, host.RemoveAll(d.cfg.Base))...)
 }
 
 // endProcesses ends those that have a path below the base directory on their

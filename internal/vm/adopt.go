@@ -362,7 +362,7 @@ func (v *VM) lastState(why error) {
 
 // discard ends the processes of an instance and removes its directory.
 func (m *Manager) discard(ctx context.Context, i *instance) error {
-	return errors.Join(m.end(ctx, i), os.RemoveAll(i.dir))
+	return errors.Join(m.end(ctx, i), host.RemoveAll(i.dir))
 }
 
 // end ends what is left of the machine of an instance, whatever engine made it.

@@ -58,7 +58,7 @@ func (v *VM) removeDir() error {
 	if errors.Is(err, os.ErrNotExist) {
 		err = nil
 	}
-	return errors.Join(err, os.RemoveAll(v.goneDir()), os.RemoveAll(v.Dir()))
+	return errors.Join(err, host.RemoveAll(v.goneDir()), host.RemoveAll(v.Dir()))
 }
 
 // retire renames the directory of a VM that is being flushed: from now on it

@@ -166,7 +166,7 @@ func removeStale(base string) error {
 	dirs, err := filepath.Glob(filepath.Join(base, gonePrefix+"*"))
 	failed := []error{err}
 	for _, dir := range dirs {
-		failed = append(failed, os.RemoveAll(dir))
+		failed = append(failed, host.RemoveAll(dir))
 	}
 	root := filepath.Join(base, "namespaces")
 	spaces, err := os.ReadDir(root)

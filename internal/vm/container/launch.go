@@ -254,7 +254,7 @@ func (l *launch) makeRoot(pl *plan) error {
 func (l *launch) removeFiles() error {
 	var failed []error
 	for _, name := range []string{upperName, workName, uuidName, statusName, consoleName} {
-		failed = append(failed, os.RemoveAll(l.path(name)))
+		failed = append(failed, host.RemoveAll(l.path(name)))
 	}
 	for i := range l.spec.Config.Fifos {
 		failed = append(failed, os.RemoveAll(l.path(fifoName(i))))
