@@ -155,6 +155,7 @@ func lostInSave(g *group) {
 }
 
 func lostInClear(g *group) {
+	g.do(0, "ns bridge wire vxlan")
 	g.daemons[lost].Kill()
 	g.meet()
 	without := "n1: !host n3: the host is not in the mesh (`mesh list` shows who is; `ns del-hosts` takes it out of a namespace)"
@@ -170,8 +171,12 @@ func lostInClear(g *group) {
 	g.want(0, without, "clear namespace lab")
 	g.back()
 	g.want(0, "n3: k7", ".columns name mesh send n3 namespace lab vm info")
+	if got := g.run(lost, ".columns tunnels .filter bridge=wire bridge"); len(strings.Fields(got)) != 3 {
+		g.t.Errorf("n3 has the tunnels %s", got)
+	}
 	g.do(0, "clear namespace lab")
 	g.want(0, "", "mesh send n3 namespace lab vm info")
+	g.want(lost, "n3: []", ".columns tunnels .filter bridge=wire bridge")
 	g.daemons[lost].Kill()
 	g.meet()
 	g.do(0, "clear namespace lab")

@@ -73,7 +73,7 @@ func TestAdoptBroken(t *testing.T) {
 		t.Errorf("stored: %v, %v", ns.Saved(), err)
 	}
 	text := `{"Configs": {"x": {}, "a": {}}, "Hosts": ["h", "i"], "Load": "memcommit", "Limits": {"VMs": 5}, "Bridges": {"br": {}}}`
-	if err := errors.Join(os.WriteFile(filepath.Join(dir, "all.json"), []byte(text), 0o600), r.owed.add(map[string][]string{"gone": {"c", "d"}})); err != nil {
+	if err := errors.Join(os.WriteFile(filepath.Join(dir, "all.json"), []byte(text), 0o600), r.owed.add(map[string]debt{"gone": {Hosts: []string{"c", "d"}}})); err != nil {
 		t.Fatal(err)
 	}
 	want := []string{"note that c,d has yet to be told of the end of namespace gone", "stored configuration a of namespace all",

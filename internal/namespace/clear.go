@@ -2,6 +2,7 @@ package namespace
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 
@@ -9,15 +10,29 @@ import (
 	"minimega/internal/errs"
 )
 
-// clearOrder has a host end what runs in a namespace.
-type clearOrder struct{ Namespace string }
+// clearOrder has a host end what runs in a namespace, and part bridges from
+// those of other hosts.
+type clearOrder struct {
+	Namespace string
+	Bridges   []tunnelOrder `json:",omitempty"`
+}
 
 // clearHere ends a namespace on this host, if it has it.
 func (r *Registry) clearHere(ctx context.Context, o clearOrder) error {
-	if o.Namespace != "all" && r.Hosts(o.Namespace) == nil {
-		return nil
+	var failed []error
+	for _, b := range o.Bridges {
+		_, err := r.tunnelHere(ctx, parting(b.Bridge, b.Tunnels))
+		failed = append(failed, err)
 	}
-	return r.Clear(ctx, o.Namespace)
+	if o.Namespace == cluster.All || r.Hosts(o.Namespace) != nil {
+		failed = append(failed, r.Clear(ctx, o.Namespace))
+	}
+	return errs.Join(failed...)
+}
+
+// parting is the order that undoes what connected a bridge.
+func parting(bridge string, t tunnels) tunnelOrder {
+	return tunnelOrder{Bridge: bridge, Tunnels: tunnels{Kind: t.Kind, Key: t.Key}}
 }
 
 // ClearEverywhere ends a namespace, or all, on this host, then on all peers, on
@@ -26,16 +41,20 @@ func (r *Registry) clearHere(ctx context.Context, o clearOrder) error {
 // there goes on.
 func (r *Registry) ClearEverywhere(ctx context.Context, name string) error {
 	others := r.others(name)
-	owed := map[string][]string{}
+	failed := []error{unlessAway(r.separate(ctx, name))} // who is away is named below
+	owed := map[string]debt{}
 	for _, ns := range r.named(name) {
-		owed[ns.Name] = slices.DeleteFunc(ns.Hosts(), func(h string) bool { return h == r.host() })
+		owed[ns.Name] = ns.debt()
 	}
-	failed := []error{r.separate(ctx, name), r.owed.add(owed)}
-	if err := r.Clear(ctx, name); err != nil {
-		return errs.Join(append(failed, err)...)
+	failed = append(failed, r.owed.add(owed))
+	err := r.Clear(ctx, name)
+	failed = append(failed, err)
+	if errors.Is(err, errLaunching) { // and is not cleared
+		return errs.Join(failed...)
 	}
+	o := clearOrder{Namespace: name, Bridges: r.owed.to(name).Bridges}
 	failed = append(failed, cluster.Each(ctx, others, func(ctx context.Context, host string) error {
-		_, err := cluster.Ask[none, none](ctx, r.opts.Cluster, host, "clear", clearOrder{name}, nil)
+		_, err := cluster.Ask[none, none](ctx, r.opts.Cluster, host, "clear", o, nil)
 		if err == nil {
 			err = r.owed.settle(name, host)
 		}
@@ -44,10 +63,36 @@ func (r *Registry) ClearEverywhere(ctx context.Context, name string) error {
 	return errs.Join(failed...)
 }
 
+// unlessAway leaves out of an error the hosts that could not be reached.
+func unlessAway(err error) error {
+	if several, ok := err.(interface{ Unwrap() []error }); ok {
+		var kept []error
+		for _, e := range several.Unwrap() {
+			kept = append(kept, unlessAway(e))
+		}
+		return errs.Join(kept...)
+	}
+	if errors.Is(err, errs.Unreachable) {
+		return nil
+	}
+	return err
+}
+
+// debt is what other hosts are to be told when the namespace ends.
+func (n *Namespace) debt() debt {
+	d := debt{Hosts: slices.DeleteFunc(n.Hosts(), func(h string) bool { return h == n.registry.host() })}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for bridge, t := range n.bridges {
+		d.Bridges = append(d.Bridges, parting(bridge, t))
+	}
+	return d
+}
+
 // others lists the peers and the other hosts of a namespace, or of all, and
 // those that could not be told of an earlier end.
 func (r *Registry) others(name string) []string {
-	hosts := append(r.opts.Cluster.Peers(), r.owed.to(name)...)
+	hosts := append(r.opts.Cluster.Peers(), r.owed.to(name).Hosts...)
 	for _, ns := range r.named(name) {
 		hosts = append(hosts, ns.Hosts()...)
 	}
@@ -88,7 +133,7 @@ func (n *Namespace) disconnect(ctx context.Context) error {
 		delete(n.bridges, bridge)
 		n.mu.Unlock()
 		if len(t.Hosts) > 1 {
-			_, err := n.registry.tunnelHere(ctx, tunnelOrder{Bridge: bridge, Tunnels: tunnels{Kind: t.Kind, Key: t.Key}})
+			_, err := n.registry.tunnelHere(ctx, parting(bridge, t))
 			failed = append(failed, err)
 		}
 	}

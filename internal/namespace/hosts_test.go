@@ -92,7 +92,7 @@ func TestClearNamesUntilTold(t *testing.T) {
 	if err := r.ClearEverywhere(t.Context(), "other"); err != nil {
 		t.Fatal(err)
 	}
-	if got := r.owed.to(cluster.All); got != nil {
+	if got := r.owed.to(cluster.All).Hosts; got != nil {
 		t.Fatalf("all are told, but owed are %q", got)
 	}
 	hub.Kill("c")
@@ -134,10 +134,64 @@ func TestClearNamesUntilTold(t *testing.T) {
 
 	ns, err := r.Get("gone")
 	if err == nil {
-		err = errors.Join(r.owed.add(map[string][]string{"gone": {"c", "x"}}), ns.DelHosts("c"))
+		err = errors.Join(r.owed.add(map[string]debt{"gone": {Hosts: []string{"c", "x"}}}), ns.DelHosts("c"))
 	}
-	if err != nil || !slices.Equal(r.owed.to("gone"), []string{"x"}) {
-		t.Errorf("after del-hosts: %q, %v", r.owed.to("gone"), err)
+	if got := r.owed.to("gone").Hosts; err != nil || !slices.Equal(got, []string{"x"}) {
+		t.Errorf("after del-hosts: %q, %v", got, err)
+	}
+}
+
+// A bridge that could not be parted from that of a host which was away is parted
+// when the host is told that the namespace has ended; and what fails on this host
+// keeps nobody from being told.
+func TestClearPartsBridgesLater(t *testing.T) {
+	r, hub := among(t, "")
+	told := make(chan clearOrder, 8)
+	join := func(host string) {
+		c := cluster.New(host)
+		cluster.Serve(c, "tunnels", func(context.Context, string, tunnelOrder, func(none)) (tunneled, error) { return tunneled{}, nil })
+		cluster.Serve(c, "clear", func(_ context.Context, _ string, o clearOrder, _ func(none)) (none, error) {
+			told <- o
+			return none{}, nil
+		})
+		c.Join(hub.Join(host))
+	}
+	join("b")
+	join("c")
+	ns, err := r.Get("lab")
+	if err == nil {
+		err = ns.AddBridge(t.Context(), "wire", "vxlan")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	hub.Kill("c")
+	broken := errors.New("broken here")
+	r.opts.Clean = append(r.opts.Clean, func(context.Context, string) error { return broken })
+	r.opts.Tunnels = func(context.Context, string, string, uint32, []string) (bool, error) { return false, nil }
+	if err := r.ClearEverywhere(t.Context(), "lab"); !errors.Is(err, broken) || strings.Count(err.Error(), "host c: ") != 1 {
+		t.Errorf("without c: %v", err)
+	}
+	<-told // b
+	r.opts.Clean = nil
+	join("c")
+	if err := r.ClearEverywhere(t.Context(), "lab"); err != nil {
+		t.Error(err)
+	}
+	for range 2 {
+		o := <-told
+		if len(o.Bridges) != 1 || o.Bridges[0].Bridge != "wire" || o.Bridges[0].Tunnels.Kind != "vxlan" || o.Bridges[0].Tunnels.Key == 0 || len(o.Bridges[0].Tunnels.Hosts) > 0 {
+			t.Errorf("told %+v", o)
+		}
+	}
+	// What a host that is told does.
+	var parted []string
+	r.opts.Tunnels = func(_ context.Context, bridge, _ string, key uint32, hosts []string) (bool, error) {
+		parted = append(parted, fmt.Sprint(bridge, key, hosts))
+		return false, nil
+	}
+	if err := r.clearHere(t.Context(), clearOrder{"none", []tunnelOrder{{Bridge: "wire", Tunnels: tunnels{"gre", 7, []string{"b"}}, Destroy: true}}}); err != nil || !slices.Equal(parted, []string{"wire7 []"}) {
+		t.Errorf("parted %q, %v", parted, err)
 	}
 }
 

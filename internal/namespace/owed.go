@@ -22,39 +22,58 @@ type owed struct {
 	dir  string        // "" for nowhere
 	turn chan struct{} // holds one token: the right to write the file
 
-	mu sync.Mutex          // guards the field below
-	by map[string][]string // hosts by namespace, sorted
+	mu sync.Mutex      // guards the field below
+	by map[string]debt // by namespace; none without hosts
+}
+
+// debt is who has yet to be told of an end, and which bridges the namespace had
+// connected that may still be connected there.
+type debt struct {
+	Hosts   []string      // sorted
+	Bridges []tunnelOrder `json:",omitempty"`
 }
 
 // owedFile has no suffix, so that it is that of no namespace.
 const owedFile = "untold"
 
 func newOwed(dir string) *owed {
-	return &owed{dir: dir, turn: make(chan struct{}, 1), by: map[string][]string{}}
+	return &owed{dir: dir, turn: make(chan struct{}, 1), by: map[string]debt{}}
 }
 
 func (o *owed) file() string { return filepath.Join(o.dir, owedFile) }
 
-// to lists the hosts that are owed the end of a namespace, or of any.
-func (o *owed) to(name string) (hosts []string) {
+// to lists the hosts that are owed the end of a namespace, or of any, and the
+// bridges that they are to part from those of others.
+func (o *owed) to(name string) (d debt) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for ns, to := range o.by {
+	for ns, one := range o.by {
 		if name == cluster.All || name == ns {
-			hosts = append(hosts, to...)
+			d = d.plus(one)
 		}
 	}
-	return hosts
+	return d
 }
 
-// add owes hosts the end of namespaces.
-func (o *owed) add(more map[string][]string) error {
+// plus is a debt of both.
+func (d debt) plus(more debt) debt {
+	hosts := slices.Concat(d.Hosts, more.Hosts)
+	slices.Sort(hosts)
+	sum := debt{slices.Compact(hosts), slices.Clone(d.Bridges)}
+	for _, b := range more.Bridges {
+		if !slices.ContainsFunc(sum.Bridges, func(o tunnelOrder) bool { return o.Bridge == b.Bridge && o.Tunnels.Key == b.Tunnels.Key }) {
+			sum.Bridges = append(sum.Bridges, b)
+		}
+	}
+	return sum
+}
+
+// add adds debts.
+func (o *owed) add(more map[string]debt) error {
 	return o.change(func() (changed bool) {
-		for ns, hosts := range more {
-			all := slices.Concat(o.by[ns], hosts)
-			slices.Sort(all)
-			if all = slices.Compact(all); len(all) > len(o.by[ns]) {
-				o.by[ns], changed = all, true
+		for ns, d := range more {
+			if len(d.Hosts) > 0 {
+				o.by[ns], changed = o.by[ns].plus(d), true
 			}
 		}
 		return changed
@@ -65,18 +84,18 @@ func (o *owed) add(more map[string][]string) error {
 // all, or need not be told; `all` are all hosts.
 func (o *owed) settle(name string, hosts ...string) error {
 	return o.change(func() (changed bool) {
-		for ns, to := range o.by {
+		for ns, d := range o.by {
 			if name != cluster.All && name != ns {
 				continue
 			}
-			left := slices.DeleteFunc(slices.Clone(to), func(h string) bool {
+			left := slices.DeleteFunc(slices.Clone(d.Hosts), func(h string) bool {
 				return slices.Contains(hosts, h) || slices.Contains(hosts, cluster.All)
 			})
-			if changed = changed || len(left) < len(to); len(left) == 0 {
+			if changed = changed || len(left) < len(d.Hosts); len(left) == 0 {
 				delete(o.by, ns)
 				continue
 			}
-			o.by[ns] = left
+			o.by[ns] = debt{left, d.Bridges}
 		}
 		return changed
 	})
@@ -129,7 +148,7 @@ func (o *owed) adopt() error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	by := map[string][]string{}
+	by := map[string]debt{}
 	if err == nil {
 		err = json.Unmarshal(text, &by)
 	}
@@ -146,7 +165,7 @@ func (o *owed) discard() (lines []string, err error) {
 		lines = append(lines, "unreadable file "+o.file())
 	}
 	for _, ns := range slices.Sorted(maps.Keys(old.by)) {
-		lines = append(lines, fmt.Sprintf("note that %s has yet to be told of the end of namespace %s", strings.Join(old.by[ns], ","), ns))
+		lines = append(lines, fmt.Sprintf("note that %s has yet to be told of the end of namespace %s", strings.Join(old.by[ns].Hosts, ","), ns))
 	}
 	return lines, o.forget()
 }

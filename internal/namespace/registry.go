@@ -129,6 +129,8 @@ func (r *Registry) Hosts(name string) []string {
 	return ns.Hosts()
 }
 
+var errLaunching = errs.New(errs.State, "scheduler still running for namespace")
+
 // Clear ends all that runs in a namespace on this host and forgets it; `all`
 // means every one. The default namespace is made again at once.
 func (r *Registry) Clear(ctx context.Context, name string) error {
@@ -144,7 +146,7 @@ func (r *Registry) Clear(ctx context.Context, name string) error {
 		return err
 	}
 	if ns.Launching() {
-		return errs.New(errs.State, "scheduler still running for namespace")
+		return errLaunching
 	}
 	failed := []error{ns.disconnect(ctx), r.opts.VMs.Clear(ctx, name)}
 	for _, clean := range r.opts.Clean {
