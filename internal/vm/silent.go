@@ -2,6 +2,7 @@ package vm
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"maps"
 	"sync/atomic"
@@ -31,8 +32,10 @@ type silent struct {
 func (s *silent) Start(context.Context) error { return s.refuse() }
 func (s *silent) Stop(context.Context) error  { return s.refuse() }
 
-// Status is not known.
-func (s *silent) Status(context.Context) (State, error) { return 0, s.refuse() }
+// QMP has nobody to go to, which is what `vm why` asks for.
+func (s *silent) QMP(context.Context, json.RawMessage) (json.RawMessage, error) {
+	return nil, s.refuse()
+}
 
 func (s *silent) refuse() error {
 	return errs.WithRemedy(errs.New(errs.State, silentTag), "wait, or `vm kill` it")
