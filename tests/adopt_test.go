@@ -4,7 +4,6 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -14,12 +13,12 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"minimega/internal/capture"
 	"minimega/pkg/miniclient"
+	"minimega/pkg/vnc"
 )
 
 var (
@@ -49,6 +48,7 @@ func TestAdoptAfterKill(t *testing.T) {
 	}
 	w.start()
 	w.check()
+	w.watchFilms()
 	t.Logf("%d kills, %d commands reported done, %d under way when the daemon was killed; %d VMs at the end, seed %d",
 		rounds+w.early, w.done, w.doubt, len(w.vms), w.seed)
 	if !w.host.daemons[len(w.host.daemons)-1].end() {
@@ -58,14 +58,34 @@ func TestAdoptAfterKill(t *testing.T) {
 
 // known is what was reported of a VM, and what may be besides.
 type known struct {
-	states []string // any of these; the first is the one reported
-	absent bool     // it may also be gone, or never have been
-	uuid   string
-	taps   string
-	macs   string
-	tag    string
-	// captured says whether its first interface is captured: "yes", "perhaps" or "".
-	captured string
+	engine string // one of the engines below
+	absent bool   // it may also be gone, or never have been
+	nets   int    // interfaces that were plugged in
+	// may has the values that a property may have, the one reported last first;
+	// a property that is not in it may have any.
+	may map[string][]string
+}
+
+// now returns the value of a property, if only one is possible.
+func (k *known) now(property string) (value string, sure bool) {
+	if v := k.may[property]; len(v) == 1 {
+		return v[0], true
+	}
+	return "", false
+}
+
+func (k *known) is(property, value string) { k.may[property] = []string{value} }
+
+func (k *known) forget(properties ...string) {
+	for _, p := range properties {
+		delete(k.may, p)
+	}
+}
+
+func (k *known) perhaps(property string, values ...string) {
+	if old, ok := k.may[property]; ok {
+		k.may[property] = append(slices.Clone(old), values...)
+	}
 }
 
 // crashWorld is a host with one daemon, and a picture of what that reported.
@@ -81,6 +101,7 @@ type crashWorld struct {
 
 	mu    sync.Mutex // guards the fields below
 	vms   map[string]*known
+	films map[string]bool // fb recordings that were reported begun
 	taps  map[string]bool // host taps; false: perhaps
 	alias map[string]bool
 	done  int
@@ -88,10 +109,10 @@ type crashWorld struct {
 	next  int
 }
 
-const crashWorkers = 4
-
-func newCrashWorld(t *testing.T) *crashWorld {
-	dir, err := os.MkdirTemp("", "mmadopt")
+// scratchHost makes a host in a directory of its own. Both go with the test, if
+// that did not fail.
+func scratchHost(t *testing.T) *host {
+	dir, err := os.MkdirTemp("", "mmtest")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,8 +130,14 @@ func newCrashWorld(t *testing.T) *crashWorld {
 		}
 		_ = os.RemoveAll(dir)
 	})
+	return h
+}
+
+func newCrashWorld(t *testing.T) *crashWorld {
+	h := scratchHost(t)
+	dir := h.work
 	w := &crashWorld{t: t, host: h, base: filepath.Join(dir, "base"), qemu: *adoptQEMU, seed: *adoptSeed,
-		vms: map[string]*known{}, taps: map[string]bool{}, alias: map[string]bool{}}
+		vms: map[string]*known{}, films: map[string]bool{}, taps: map[string]bool{}, alias: map[string]bool{}}
 	if w.seed == 0 {
 		w.seed = uint64(time.Now().UnixNano())
 	}
@@ -122,6 +149,9 @@ func newCrashWorld(t *testing.T) *crashWorld {
 		if out, err := build.CombinedOutput(); err != nil {
 			t.Fatalf("building fakeqemu: %v\n%s", err, out)
 		}
+	}
+	if err := w.furnish(); err != nil {
+		t.Fatal(err)
 	}
 	return w
 }
@@ -147,169 +177,28 @@ func (w *crashWorld) start() {
 	}
 }
 
-// busy has commands run for a while and kills the daemon in the midst of them.
-func (w *crashWorld) busy(d time.Duration) {
-	var workers sync.WaitGroup
-	for i := range crashWorkers {
-		r := rand.New(rand.NewPCG(w.rand.Uint64(), uint64(i)))
-		workers.Go(func() { w.work(i, r) })
-	}
-	time.Sleep(d)
-	last := w.host.daemons[len(w.host.daemons)-1]
-	_ = last.process.Signal(syscall.SIGKILL)
-	<-last.ended
-	workers.Wait()
-}
-
-// work runs commands of its own VMs until the daemon has gone.
-func (w *crashWorld) work(id int, r *rand.Rand) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-	defer cancel()
-	c, err := miniclient.Dial(ctx, w.base)
-	if err != nil {
-		return // killed at once
-	}
-	defer c.Close()
-	for _, set := range []string{"vm config qemu " + w.qemu, "vm config memory 32", "vm config backchannel false",
-		"vm config networks lan 7 other," + strconv.Itoa(20+id)} {
-		if _, err := c.Do(ctx, set); err != nil {
-			return
-		}
-	}
-	for w.step(ctx, c, id, r) {
-	}
-}
-
-// step runs one command and reports whether the daemon still lives.
-func (w *crashWorld) step(ctx context.Context, c *miniclient.Conn, id int, r *rand.Rand) bool {
-	mine := fmt.Sprintf("w%d-", id)
-	switch r.IntN(10) {
-	case 0, 1, 2:
-		if w.count(mine) < 6 {
-			return w.launch(ctx, c, mine)
-		}
-	case 3:
-		name := fmt.Sprintf("ct%d-%d", id, r.IntN(3))
-		return w.tap(ctx, c, name)
-	case 4:
-		name := fmt.Sprintf("al%d-%d", id, w.number())
-		return w.run(ctx, c, "vlans add "+name+" "+strconv.Itoa(1000+id*500+r.IntN(500)),
-			func() { w.alias[name] = true }, func() { w.alias[name] = false })
-	}
-	return w.change(ctx, c, mine, r)
-}
-
-func (w *crashWorld) number() int { w.mu.Lock(); defer w.mu.Unlock(); w.next++; return w.next }
-
-func (w *crashWorld) count(prefix string) (n int) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for name := range w.vms {
-		if strings.HasPrefix(name, prefix) {
-			n++
-		}
-	}
-	return n
-}
-
-func (w *crashWorld) launch(ctx context.Context, c *miniclient.Conn, mine string) bool {
-	name := mine + strconv.Itoa(w.number())
-	return w.run(ctx, c, "vm launch kvm "+name,
-		func() { w.vms[name] = &known{states: []string{"BUILDING"}} },
-		func() { w.vms[name] = &known{states: []string{"BUILDING"}, absent: true} })
-}
-
-func (w *crashWorld) tap(ctx context.Context, c *miniclient.Conn, name string) bool {
-	w.mu.Lock()
-	there, known := w.taps[name]
-	w.mu.Unlock()
-	if known && there {
-		return w.run(ctx, c, "tap delete "+name, func() { delete(w.taps, name) }, func() { w.taps[name] = false })
-	}
-	return w.run(ctx, c, "tap create lan name "+name, func() { w.taps[name] = true }, func() { w.taps[name] = false })
-}
-
-// change does something with one of the worker's VMs.
-func (w *crashWorld) change(ctx context.Context, c *miniclient.Conn, mine string, r *rand.Rand) bool {
-	w.mu.Lock()
-	var names []string
-	for _, name := range slices.Sorted(maps.Keys(w.vms)) {
-		if strings.HasPrefix(name, mine) {
-			names = append(names, name)
-		}
-	}
-	if len(names) == 0 {
-		w.mu.Unlock()
-		return w.launch(ctx, c, mine)
-	}
-	name := names[r.IntN(len(names))]
-	k := w.vms[name]
-	state := k.states[0]
-	w.mu.Unlock()
-	to := func(verb, state string, and ...string) bool {
-		return w.run(ctx, c, "vm "+verb+" "+name, func() { k.states = []string{state} }, func() { k.states = append(append(k.states, state), and...) })
-	}
-	switch n := r.IntN(7); {
-	case n == 6:
-		return w.capture(ctx, c, name, k)
-	case n == 0:
-		tag := strconv.Itoa(w.number())
-		old := k.tag
-		return w.run(ctx, c, "vm tag "+name+" t "+tag, func() { k.tag = tag }, func() { k.tag = old + "|" + tag })
-	case state == "QUIT" && n < 4:
-		return w.run(ctx, c, "vm flush "+name, func() { delete(w.vms, name) }, func() { k.absent, k.captured = true, "perhaps" })
-	case state == "QUIT": // launched again, and then started: it may be found between the two
-		return to("start", "RUNNING", "BUILDING")
-	case n < 3:
-		return to("kill", "QUIT")
-	case state == "RUNNING":
-		return to("stop", "PAUSED")
-	}
-	return to("start", "RUNNING")
-}
-
-// capture starts or ends the capture of a VM.
-func (w *crashWorld) capture(ctx context.Context, c *miniclient.Conn, name string, k *known) bool {
-	perhaps := func() { k.captured = "perhaps" }
-	if k.captured != "" {
-		return w.run(ctx, c, "capture pcap delete vm "+name, func() { k.captured = "" }, perhaps)
-	}
-	path := filepath.Join(w.host.work, name+".pcapng")
-	return w.run(ctx, c, "capture pcap vm "+name+" 0 "+path, func() { k.captured = "yes" }, perhaps)
-}
-
-// checkCaptures compares the captures, and the processes that hold their sockets.
-func (w *crashWorld) checkCaptures(rows [][]string) {
-	running := map[string]bool{}
-	for _, row := range rows {
-		name := strings.TrimSuffix(filepath.Base(row[0]), ".pcapng")
-		running[name] = true
-		if k := w.vms[name]; k == nil || k.captured == "" || row[1] != "running" {
-			w.t.Errorf("capture %v, which was not there before", row)
-		}
-	}
-	for name, k := range w.vms {
-		switch {
-		case running[name]:
-			k.captured = "yes"
-		case k.captured == "yes":
-			w.t.Errorf("the capture of %s has gone", name)
-		default:
-			k.captured = ""
-		}
-	}
+// checkHolders counts the processes that hold the sockets of captures.
+func (w *crashWorld) checkHolders(captures int) {
 	holders := func() (n int) {
 		for _, pid := range w.host.processes() {
-			line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-			if capture.Holder(strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00")) != "" {
+			if capture.Holder(arguments(pid)) != "" {
 				n++
 			}
 		}
 		return n
 	}
-	if !soon(func() bool { return holders() == len(rows) }) {
-		w.t.Errorf("%d captures, and %d processes that hold their sockets", len(rows), holders())
+	if !soon(func() bool { return holders() == captures }) {
+		w.t.Errorf("%d captures, and %d processes that hold their sockets", captures, holders())
 	}
+}
+
+// arguments is the command line of a process, nil once it has gone.
+func arguments(pid int) []string {
+	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	if err != nil {
+		return nil
+	}
+	return strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00")
 }
 
 // soon waits for what the kernel, or the daemon in the background, is about to do.
@@ -322,28 +211,6 @@ func soon(ok func() bool) bool {
 	return ok()
 }
 
-// run runs a command and notes what it did: done once it was reported, perhaps
-// when the daemon was killed meanwhile.
-func (w *crashWorld) run(ctx context.Context, c *miniclient.Conn, command string, done, perhaps func()) bool {
-	answer, err := c.Do(ctx, command)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if err == nil {
-		w.done++
-		done()
-		return true
-	}
-	if len(answer) > 0 { // refused, which only some may be
-		if !strings.Contains(err.Error(), "already in use") {
-			w.t.Errorf("%s: %v", command, err)
-		}
-		return true
-	}
-	w.doubt++
-	perhaps()
-	return false
-}
-
 // check compares what there is with what was reported.
 func (w *crashWorld) check() {
 	w.t.Helper()
@@ -354,83 +221,144 @@ func (w *crashWorld) check() {
 		w.t.Fatal(err)
 	}
 	defer c.Close()
-	table := func(command string) [][]string {
+	ask := func(command string) *miniclient.Response {
 		answer, err := c.Do(ctx, command)
 		if err != nil {
 			w.t.Fatalf("%s: %v", command, err)
 		}
-		return answer[0].Resp[0].Tabular
+		return answer[0]
+	}
+	table := func(command string) [][]string { // of all namespaces
+		return append(ask("namespace minimega " + command).Resp[0].Tabular, ask("namespace " + machines + " " + command).Resp[0].Tabular...)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	links := w.checkVMs(table(".columns name,state,uuid,tap,mac,tags,pid,id vm info"))
-	for _, row := range table(".columns tap tap") {
-		links[row[0]] = true
-		if _, ok := w.taps[row[0]]; !ok {
-			w.t.Errorf("host tap %s was not there before", row[0])
-		}
-		w.taps[row[0]] = true
+	rows := table(".columns name,state,uuid,tap,mac,tags,cdrom,pid,id vm info")
+	have := properties(rows)
+	captures := table(".columns path,status capture")
+	for _, row := range captures {
+		have.add(strings.TrimSuffix(filepath.Base(row[0]), ".pcapng"), "capture", map[string]string{"running": "yes"}[row[1]])
 	}
-	for name, sure := range w.taps {
-		if !links[name] {
-			if sure {
-				w.t.Errorf("host tap %s has gone", name)
-			}
-			delete(w.taps, name)
+	for _, row := range table(".columns name,type vnc") {
+		have.add(row[0], strings.TrimPrefix(row[1], "record "), "yes")
+	}
+	for _, row := range table(".columns name,id vm hotplug") {
+		have.add(row[0], "usb", map[string]string{"0": "yes"}[row[1]]) // it is the only one
+	}
+	w.checkVMs(have)
+	for name, k := range w.vms {
+		if state, _ := k.now("state"); k.engine == machines && state != "QUIT" && state != "ERROR" {
+			w.checkMachine(name, k, func(command string) string {
+				return ask(fmt.Sprintf("namespace %s vm qmp %s '%s'", machines, name, command)).Resp[0].Response
+			})
 		}
 	}
-	w.checkCaptures(table(".columns path,status capture"))
+	w.checkProcesses(rows)
+	w.checkHolders(len(captures))
 	w.checkAliases(table(".columns alias vlans"))
-	w.checkLinks(links)
+	w.checkLinks(w.checkTaps(rows, table(".columns tap tap")))
+}
+
+// had is what properties the VMs have, by name.
+type had map[string]map[string]string
+
+func (h had) add(name, property, value string) {
+	if h[name] == nil {
+		h[name] = map[string]string{}
+	}
+	h[name][property] = value
 }
 
 var tagT = regexp.MustCompile(`"t":"(\d+)"`)
 
-// checkVMs compares the VMs and their processes and directories, takes over
-// what was in doubt, and returns the taps that they have.
-func (w *crashWorld) checkVMs(rows [][]string) (links map[string]bool) {
-	links = map[string]bool{}
-	seen, pids, ids := map[string]bool{}, map[string]bool{}, map[string]bool{}
+// properties reads the rows of vm info.
+func properties(rows [][]string) had {
+	have := had{}
 	for _, row := range rows {
-		name, state := row[0], row[1]
-		seen[name] = true
-		k := w.vms[name]
-		if k == nil {
-			w.t.Errorf("%s was not there before, or flushed: %v", name, row)
-			continue
-		}
-		if !slices.Contains(k.states, state) {
-			w.t.Errorf("%s is %s, not %v: %v", name, state, k.states, row)
-		}
 		tag := ""
 		if m := tagT.FindStringSubmatch(row[5]); m != nil {
 			tag = m[1]
 		}
-		if k.uuid != "" && (row[2] != k.uuid || row[3] != k.taps || row[4] != k.macs) || !slices.Contains(strings.Split(k.tag, "|"), tag) {
-			w.t.Errorf("%s was %+v and is %v", name, *k, row)
+		have[row[0]] = map[string]string{"state": row[1], "uuid": row[2], "taps": row[3], "macs": row[4], "tag": tag, "cd": row[6],
+			"capture": "", "usb": "", "fb": "", "kb": ""}
+	}
+	return have
+}
+
+// checkVMs compares the VMs, and takes over what was in doubt.
+func (w *crashWorld) checkVMs(have had) {
+	for name, is := range have {
+		k := w.vms[name]
+		if k == nil {
+			w.t.Errorf("%s was not there before, or flushed: %v", name, is)
+			continue
 		}
-		*k = known{states: []string{state}, uuid: row[2], taps: row[3], macs: row[4], tag: tag, captured: k.captured}
-		if state != "QUIT" {
-			pids[row[6]] = true
+		for property, value := range is {
+			if may, ok := k.may[property]; ok && !slices.Contains(may, value) {
+				w.t.Errorf("%s of %s is %q, not %q: %v", property, name, value, may, is)
+			}
+			k.is(property, value)
 		}
-		ids[row[7]] = true
-		for _, tap := range strings.Split(strings.Trim(row[3], "[]"), ", ") {
-			links[tap] = true
-		}
+		k.absent = false
 	}
 	for name, k := range w.vms {
-		if !seen[name] {
+		if have[name] == nil {
 			if !k.absent {
-				w.t.Errorf("%s has gone; it was %v", name, k.states)
+				w.t.Errorf("%s has gone; it was %v", name, k.may)
 			}
 			delete(w.vms, name)
 		}
 	}
+}
+
+// checkMachine asks a QEMU whether it has what the daemon says.
+func (w *crashWorld) checkMachine(name string, k *known, qmp func(command string) string) {
+	monitor := func(line string) string {
+		return qmp(`{ "execute": "human-monitor-command", "arguments": { "command-line": "` + line + `" } }`)
+	}
+	macs, _ := k.now("macs")
+	network := monitor("info network")
+	for _, mac := range strings.Split(strings.Trim(macs, "[]"), ", ") {
+		if !strings.Contains(network, "macaddr="+mac) {
+			w.t.Errorf("the QEMU of %s has no interface %s: %s", name, mac, network)
+		}
+	}
+	if has, said := strings.Count(network, "macaddr="), strings.Count(macs, ",")+1; has != said {
+		w.t.Errorf("the QEMU of %s has %d interfaces, not %d: %s", name, has, said, network)
+	}
+	usb := monitor("info usb")
+	if disk, _ := k.now("usb"); strings.Contains(usb, "hotplug") != (disk == "yes") {
+		w.t.Errorf("USB disk of %s: %q, and its QEMU has %s", name, disk, usb)
+	}
+	drive := "/"
+	if image := regexp.MustCompile(`/([ab]\.iso)`).FindStringSubmatch(qmp(`{ "execute": "query-block" }`)); image != nil {
+		drive = image[1]
+	}
+	if may, ok := k.may["drive"]; ok && !slices.Contains(may, drive) {
+		w.t.Errorf("the CD in the drive of %s is %q, not %q", name, drive, may)
+	}
+	k.is("drive", drive)
+}
+
+// checkProcesses looks for processes and directories that belong to no VM.
+func (w *crashWorld) checkProcesses(rows [][]string) {
+	pids, ids, running := map[string]bool{}, map[string]bool{}, map[string]bool{}
+	for _, row := range rows {
+		ids[row[8]] = true
+		if row[1] != "QUIT" && row[1] != "ERROR" {
+			pids[row[7]], running[row[8]] = true, true
+		}
+	}
 	strangers := func() (list []string) {
 		for _, pid := range w.host.processes() {
-			line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-			if strings.Contains(string(line), "-qmp") && !pids[strconv.Itoa(pid)] {
-				list = append(list, fmt.Sprintf("%d: %.300q", pid, line))
+			args := arguments(pid)
+			if len(args) == 0 || pids[strconv.Itoa(pid)] {
+				continue
+			}
+			// A container's keeper is told its directory, and nothing else.
+			keeps, keeper := strings.CutPrefix(args[len(args)-1], w.base+"/")
+			if _, err := strconv.Atoi(keeps); slices.Contains(args, "-qmp") || keeper && err == nil && !running[keeps] {
+				list = append(list, fmt.Sprintf("%d: %.300q", pid, args))
 			}
 		}
 		return list
@@ -446,6 +374,31 @@ func (w *crashWorld) checkVMs(rows [][]string) (links map[string]bool) {
 		_, err := strconv.Atoi(e.Name())
 		if err == nil && !ids[e.Name()] || temporary.MatchString(e.Name()) && w.stays(e.Name()) {
 			w.t.Errorf("%s was left in the base directory", e.Name())
+		}
+	}
+}
+
+// checkTaps compares the host taps, and returns them and those of the VMs.
+func (w *crashWorld) checkTaps(rows, taps [][]string) map[string]bool {
+	links := map[string]bool{}
+	for _, row := range rows {
+		for _, tap := range strings.Split(strings.Trim(row[3], "[]"), ", ") {
+			links[tap] = true
+		}
+	}
+	for _, row := range taps {
+		links[row[0]] = true
+		if _, ok := w.taps[row[0]]; !ok {
+			w.t.Errorf("host tap %s was not there before", row[0])
+		}
+		w.taps[row[0]] = true
+	}
+	for name, sure := range w.taps {
+		if !links[name] {
+			if sure {
+				w.t.Errorf("host tap %s has gone", name)
+			}
+			delete(w.taps, name)
 		}
 	}
 	return links
@@ -509,4 +462,42 @@ func (w *crashWorld) checkLinks(taps map[string]bool) {
 			w.t.Errorf("interface %s has gone", name)
 		}
 	}
+}
+
+// watchFilms ends the recordings of screens and plays all that were ever begun:
+// each is whole.
+func (w *crashWorld) watchFilms() {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	c, err := miniclient.Dial(ctx, w.base)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Do(ctx, "namespace "+machines+" clear vnc"); err != nil {
+		w.t.Error(err)
+	}
+	for path := range w.films {
+		if err := play(path); err != nil {
+			w.t.Errorf("%s cannot be played to its end: %v", path, err)
+		}
+	}
+}
+
+func play(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	r, err := vnc.NewFBReader(f)
+	if err != nil {
+		return err
+	}
+	for _, err := range r.All() {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
