@@ -70,7 +70,7 @@ func listenBackchannel(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", filepath.Join(dir, backchannelName), err)
 	}
-	return os.NewFile(uintptr(l.fd), backchannelName), unix.Fchmodat(fd, backchannelName, 0o600, 0)
+	return os.NewFile(uintptr(l.fd), backchannelName), nil
 }
 
 // isListener reports whether a descriptor is a unix socket that listens.

@@ -113,6 +113,11 @@ func TestBackchannelAdopted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	for _, name := range []string{filepath.Join(upperName, backchannelName), consoleName} {
+		if st, err := os.Lstat(filepath.Join(s.Dir, name)); err != nil || st.Mode() != os.ModeSocket|0o600 {
+			t.Errorf("%s: %v, %v", name, st.Mode(), err)
+		}
+	}
 	keeper := first.(*Machine).keeper.pid
 	if err := first.Close(); err != nil {
 		t.Fatal(err)

@@ -122,6 +122,58 @@ func TestLinksOfContainers(t *testing.T) {
 	}
 }
 
+// A container that replaces its socket by a link while no daemon runs: the next
+// one follows it nowhere.
+func TestLinkAtSocketAdopted(t *testing.T) {
+	b := newBench(t)
+	secret := filepath.Join(b.base, "secret")
+	precious := filepath.Join(secret, "precious")
+	err := os.Mkdir(secret, 0o750)
+	if err == nil {
+		err = os.WriteFile(precious, []byte("of the host"), 0o640)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := listed(t, secret)
+	c := b.config("plant", secret, "stay")
+	c.Snapshot, c.VolumePaths = false, map[string]string{"/vol": filepath.Join(b.base, "vol")}
+	s := b.spec(c)
+	first, err := b.engine.Launch(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	keeper := first.(*Machine).keeper.pid
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	socket := filepath.Join(b.root, backchannelName)
+	until(t, "the link", func() bool { to, err := os.Readlink(socket); return err == nil && to == precious })
+	later := New(b.engine.opts, b.engine.log)
+	t.Cleanup(func() {
+		if err := later.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	m, err := later.Adopt(t.Context(), s, keeper)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.endAfter(m)
+	if err := m.Kill(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if to, err := os.Readlink(socket); to != precious {
+		t.Errorf("what it left is %q, %v", to, err)
+	}
+	if after := listed(t, secret); after != before || readFile(precious) != "of the host" {
+		t.Errorf("the host's directory holds\n%s\nand held\n%s", after, before)
+	}
+}
+
 // again launches and starts a container in a directory that there is already.
 func (b *bench) again(s *vm.Spec) *Machine {
 	b.t.Helper()

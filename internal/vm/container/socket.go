@@ -25,7 +25,13 @@ func listen(family int, address unix.Sockaddr) (*listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err = unix.Bind(fd, address); err == nil {
+	if family == unix.AF_UNIX {
+		err = unix.Fchmod(fd, 0o600) // the file that it gets: by its path, that might be another's by then
+	}
+	if err == nil {
+		err = unix.Bind(fd, address)
+	}
+	if err == nil {
 		err = unix.Listen(fd, backlog)
 	}
 	if err != nil {
@@ -58,9 +64,6 @@ func listenUnix(path string) (*listener, error) {
 		return nil, err
 	}
 	l.path = path
-	if err := os.Chmod(path, 0o600); err != nil { // the directory is private, too
-		return nil, errors.Join(err, l.Close())
-	}
 	return l, nil
 }
 

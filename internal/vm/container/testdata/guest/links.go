@@ -32,7 +32,8 @@ func unmasked([]string) error {
 }
 
 // plant leaves links to the directory of the host that is the argument wherever
-// the host may look later, and tries to replace what is mounted.
+// the host may look later, and tries to replace what is mounted. With another
+// argument it does not end.
 func plant(args []string) error {
 	secret := args[0]
 	up := strings.Repeat("../", 40) + secret[1:]
@@ -47,7 +48,10 @@ func plant(args []string) error {
 		"/vol/magic": "/proc/1/root" + secret, "/vol/root": "/proc/self/root/" + up, "/tmp/absolute": secret, "/tmp/relative": up} {
 		failed = append(failed, os.Symlink(to, at))
 	}
-	return errors.Join(failed...)
+	if err := errors.Join(failed...); err != nil || len(args) == 1 {
+		return err
+	}
+	return forever(nil)
 }
 
 // keeps tries to change a file that is not to be changed.
