@@ -12,8 +12,9 @@ import (
 )
 
 const saveHelp = "Pauses the VM and writes its disks and its state to files: NAME.hdd (further disks NAME.hdd.1, …) and NAME.state.\n" +
-	"The command returns when that has begun; without arguments it shows how far each save is. The files get their names\n" +
-	"when everything is complete, so a save that fails leaves an earlier one as it was. `vm start` lets the VM run on then.\n" +
+	"The command returns when that has begun; without arguments it shows how far each save is. Why one failed tells `vm why`.\n" +
+	"The files get their names when everything is complete, so a save that fails leaves an earlier one as it was. It\n" +
+	"goes on when minimega is killed, and the next one completes it. `vm start` lets the VM run on then.\n" +
 	"To go on from a save: `vm config state NAME.state`, `vm config disks NAME.hdd`, the rest of the configuration as it was, and launch.\n"
 
 // vmSave is the family that writes VMs to files.
@@ -62,8 +63,16 @@ func saveFiles(base string) vm.SaveFiles {
 
 func (d *Deps) savings(c *Call) (*minicli.Response, error) {
 	rows := [][]string{}
+	failed := map[string]*vm.Failure{}
 	for _, s := range d.VMs.Savings(c.Namespace) {
 		rows = append(rows, []string{strconv.Itoa(s.ID), s.Name, s.Status, fmt.Sprintf("%.2f", s.Percent)})
+		if s.Err != nil {
+			failed[s.Name] = vm.FailureOf(s.Err)
+		}
 	}
-	return table([]string{"id", "name", "status", "complete (%)"}, rows)
+	r, err := table([]string{"id", "name", "status", "complete (%)"}, rows)
+	if err == nil && len(failed) > 0 {
+		r.Data = failed // the columns are fixed
+	}
+	return r, err
 }

@@ -88,10 +88,17 @@ func New(ctx context.Context, conn net.Conn) (*Client, error) {
 	return c, nil
 }
 
-// greet reads QEMU's first message.
+// maxStray is how many messages may come before the greeting.
+const maxStray = 1000
+
+// greet reads up to QEMU's greeting. Before it may come what was meant for an
+// earlier client: events and replies.
 func (c *Client) greet(ctx context.Context, r *bufio.Reader) error {
 	stop := context.AfterFunc(ctx, func() { _ = c.conn.SetReadDeadline(time.Unix(1, 0)) })
 	m, err := readMessage(r)
+	for n := 0; err == nil && m.QMP == nil && n < maxStray; n++ {
+		m, err = readMessage(r)
+	}
 	if !stop() {
 		return ctx.Err()
 	}

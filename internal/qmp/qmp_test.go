@@ -179,10 +179,21 @@ func handshake(conn net.Conn, r *bufio.Reader) {
 	_, _ = io.WriteString(conn, `{"return": {}, "id": 1}`+"\r\n")
 }
 
+// A QEMU whose last client died in the middle of something has more to say than hello.
+func TestGreetingLate(t *testing.T) {
+	_, err := fake(t, func(conn net.Conn, r *bufio.Reader) {
+		_, _ = io.WriteString(conn, `{"event": "JOB_STATUS_CHANGE"}`+"\n"+`{"return": {}, "id": 7}`+"\n")
+		handshake(conn, r)
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
 func TestHostileServer(t *testing.T) {
 	for name, c := range map[string]struct{ sends, want string }{
 		"no server":  {"SSH-2.0-x\n", "malformed message"},
-		"no QMP":     {`{"event": "X"}` + "\n", "not a QMP server"},
+		"no QMP":     {strings.Repeat(`{"event": "X"}`+"\n", maxStray+1), "not a QMP server"},
 		"closed":     {"", "EOF"},
 		"cut short":  {`{"QMP"`, "unexpected EOF"},
 		"no message": {greeting + `{"a": 1}` + "\n", "message is no greeting, reply or event"},

@@ -20,6 +20,11 @@ type (
 		// Saved tells how far the last Save is; false when there was none.
 		Saved() (SaveStatus, bool)
 	}
+	// SaveReader is an Engine that knows of the last save of a machine that
+	// has ended, by its instance directory.
+	SaveReader interface {
+		Saved(dir string) (SaveStatus, bool)
+	}
 	// Hotplugger takes USB disks in and out.
 	Hotplugger interface {
 		// HotplugAdd plugs an image in. version is the USB version ("" means

@@ -367,7 +367,13 @@ func (m *Manager) discard(ctx context.Context, i *instance) error {
 
 // end ends what is left of the machine of an instance, whatever engine made it.
 func (m *Manager) end(ctx context.Context, i *instance) error {
-	failed := []error{endAll(ctx, i.pids)}
+	return errors.Join(endAll(ctx, i.pids), m.clean(ctx, i))
+}
+
+// clean removes what the machine of an instance, which has ended, left besides
+// processes, whatever engine made it.
+func (m *Manager) clean(ctx context.Context, i *instance) error {
+	var failed []error
 	for _, e := range m.opts.Engines {
 		if c, ok := e.(Cleaner); ok {
 			failed = append(failed, c.Clean(ctx, i.dir))

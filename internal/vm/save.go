@@ -50,6 +50,32 @@ func (m *Manager) Savings(namespace string) []Saving {
 	return list
 }
 
+// lastSave tells how the last save stands of a VM that runs or has ended.
+func (v *VM) lastSave() (SaveStatus, bool) {
+	if status, err := v.Saved(); err == nil {
+		return status, true
+	}
+	r, ok := v.manager.engines[v.Type].(SaveReader)
+	if !ok || v.State().Alive() {
+		return SaveStatus{}, false
+	}
+	return r.Saved(v.Dir())
+}
+
+// whySave says what became of the last save, if that is not what it should be.
+func whySave(v *VM) Finding {
+	now, ok := v.lastSave()
+	if !ok || now.Status != SaveFailed {
+		return Finding{}
+	}
+	f := found("save", now.Err, "")
+	f.Text = "its last save failed: " + f.Text
+	if f.Remedy == "" {
+		f.Remedy = "`vm save " + v.Name + "` saves it again"
+	}
+	return f
+}
+
 // Saved tells how the last save of the VM stands, or why that is not known.
 func (v *VM) Saved() (SaveStatus, error) {
 	machine, err := v.Machine()

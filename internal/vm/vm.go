@@ -2,6 +2,7 @@ package vm
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"maps"
 	"path/filepath"
@@ -141,7 +142,7 @@ func (v *VM) fail(err error) {
 	c.Tags["error"] = err.Error()
 	v.config = &c
 	v.state = Error
-	v.failure = &Failure{Facts: errs.FactsOf(err), Text: err.Error()}
+	v.failure = FailureOf(err)
 	made := v.made
 	v.mu.Unlock()
 	if made {
@@ -170,9 +171,9 @@ func (v *VM) watch(m Machine, ended chan struct{}) {
 	if v.spacer() != nil { // its network namespace is gone
 		v.releaseTaps()
 	}
-	if _, ok := m.(*silent); ok { // nobody else looks after it
-		if err := v.dropNet(context.Background()); err != nil {
-			v.log().Warn("removing the tap of an interface that was being added", "err", err)
+	if s, ok := m.(*silent); ok { // nobody else looks after what it was at
+		if err := errors.Join(v.manager.clean(context.Background(), s.i), v.dropNet(context.Background())); err != nil {
+			v.log().Warn("removing what a machine that did not answer left", "err", err)
 		}
 	}
 	if err := m.Err(); err != nil {

@@ -38,9 +38,12 @@ type Failure struct {
 	Text string `json:"text"`
 }
 
+// FailureOf keeps an error for those who ask later.
+func FailureOf(err error) *Failure { return &Failure{Facts: errs.FactsOf(err), Text: err.Error()} }
+
 // Finding is one thing that was looked at.
 type Finding struct {
-	About  string `json:"about"` // launch, queue, name, placement, host h, disk, memory, network, space
+	About  string `json:"about"` // launch, queue, name, placement, host h, disk, memory, network, space, save
 	Good   bool   `json:"good"`
 	Text   string `json:"text"`
 	Remedy string `json:"remedy,omitempty"`
@@ -112,6 +115,7 @@ func (m *Manager) why(ctx context.Context, v *VM) *Why {
 		w.Add(m.Launchable(ctx, v.Type, c)...)
 		w.Add(conflict(m.freeFor(v)))
 	}
+	w.Add(whySave(v))
 	w.Add(m.interfaces(v, c)...)
 	return w
 }

@@ -32,7 +32,7 @@ func (e *Engine) Adopt(ctx context.Context, s *vm.Spec, pid int) (vm.Machine, er
 	}
 	l.nameOverlays()
 	m := newMachine(l)
-	m.forgetSave()
+	m.takeUpSave()
 	m.readPlugged(ctx)
 	return m, nil
 }

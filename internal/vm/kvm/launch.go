@@ -59,6 +59,9 @@ func (e *Engine) Launch(ctx context.Context, s *vm.Spec) (vm.Machine, error) {
 	if err != nil {
 		return nil, errs.InVM(err, s.Name)
 	}
+	if err := removeFile(l.path(saveNoteName)); err != nil { // of the machine that was here before
+		s.Log.Warn("an old note about a save stays", "vm", s.Name, "err", err)
+	}
 	return newMachine(l), nil
 }
 

@@ -48,6 +48,8 @@ type Machine struct {
 var (
 	_ vm.Engine        = (*Engine)(nil)
 	_ vm.Adopter       = (*Engine)(nil)
+	_ vm.Cleaner       = (*Engine)(nil)
+	_ vm.SaveReader    = (*Engine)(nil)
 	_ vm.Machine       = (*Machine)(nil)
 	_ vm.Stater        = (*Machine)(nil)
 	_ vm.QMPer         = (*Machine)(nil)

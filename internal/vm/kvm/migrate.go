@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,12 +30,16 @@ type jobInfo struct {
 	ErrorMsg string `json:"error"`
 }
 
-// disksCopied waits for the copies of the disks.
+// disksCopied waits for the copies of the disks. Their jobs stay until all is
+// done: they tell the next daemon that there is nothing to wait for.
 func (s *save) disksCopied(ctx context.Context) error {
 	for wait := askFirst; len(s.disks) > 0; wait = min(wait*3/2, askLast) {
 		jobs, err := s.jobs(ctx)
 		if err != nil {
 			return err
+		}
+		if len(jobs) < len(s.disks) {
+			return errs.AtStep(errs.New(errs.State, "QEMU has given up a copy"), "copy disks")
 		}
 		done, total, running := int64(0), s.ram, 0
 		for _, j := range jobs {
@@ -49,7 +54,7 @@ func (s *save) disksCopied(ctx context.Context) error {
 		}
 		if running == 0 {
 			s.copied = done
-			return s.dismiss(ctx, jobs)
+			return nil
 		}
 		s.progress(done, total)
 		if err := pause(ctx, wait, nil); err != nil {
@@ -83,8 +88,10 @@ func (s *save) jobs(ctx context.Context) ([]jobInfo, error) {
 	return ours, nil
 }
 
-func (s *save) dismiss(ctx context.Context, jobs []jobInfo) error {
-	var failed []error
+// dismiss has QEMU forget the copies.
+func (s *save) dismiss(ctx context.Context) error {
+	jobs, err := s.jobs(ctx)
+	failed := []error{err}
 	for _, j := range jobs {
 		failed = append(failed, s.m.execute(ctx, "job-dismiss", map[string]any{"id": j.ID}, nil))
 	}
@@ -130,15 +137,14 @@ type migration struct {
 	} `json:"ram"`
 }
 
-// migrate writes memory and devices. QEMU gets the open file and no name: what
-// it does with names differs between versions, and some go through a shell.
+// migrate writes memory and devices, or waits for a QEMU that is at it already.
 func (s *save) migrate(ctx context.Context) error {
-	// The default limit is for networks that others use too.
-	if err := s.m.execute(ctx, "migrate-set-parameters", map[string]any{"max-bandwidth": int64(1) << 50}, nil); err != nil {
+	if begun, err := s.migrating(ctx); err != nil {
 		return err
-	}
-	if err := s.beginMigrate(ctx); err != nil {
-		return err
+	} else if !begun {
+		if err := s.beginMigrate(ctx); err != nil {
+			return err
+		}
 	}
 	for wait := askFirst; ; wait = min(wait*3/2, askLast) {
 		var now migration
@@ -172,7 +178,35 @@ func (s *save) migrateError(now migration) error {
 	return errs.New(errs.State, "QEMU gave up writing %s: %s", s.state().Final, now.Status)
 }
 
+// migrating reports whether an earlier daemon had QEMU begin with the state. A
+// migration for an earlier save does not count: pause has left the run state
+// that its end leads to, and that is asked for last, because the end may be now.
+func (s *save) migrating(ctx context.Context) (bool, error) {
+	var now migration
+	if err := s.m.execute(ctx, "query-migrate", nil, &now); err != nil {
+		return false, err
+	}
+	var guest struct {
+		Running bool   `json:"running"`
+		Status  string `json:"status"`
+	}
+	if err := s.m.execute(ctx, "query-status", nil, &guest); err != nil {
+		return false, err
+	}
+	if guest.Running {
+		return false, errs.New(errs.State, "its guest went on running: memory and disks would be of different moments")
+	}
+	begun := []string{"setup", "active", "device"}
+	return slices.Contains(begun, now.Status) || guest.Status == "finish-migrate" || guest.Status == "postmigrate", nil
+}
+
+// beginMigrate has QEMU begin with the state. It gets the open file and no
+// name: what it does with names differs between versions, and some go through a shell.
 func (s *save) beginMigrate(ctx context.Context) error {
+	// The default limit is for networks that others use too.
+	if err := s.m.execute(ctx, "migrate-set-parameters", map[string]any{"max-bandwidth": int64(1) << 50}, nil); err != nil {
+		return err
+	}
 	f, err := os.OpenFile(s.state().Temp, os.O_WRONLY|os.O_TRUNC, 0)
 	if err != nil {
 		return err

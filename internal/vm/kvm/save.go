@@ -3,7 +3,6 @@ package kvm
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -15,14 +14,9 @@ import (
 
 	"minimega/internal/disk"
 	"minimega/internal/errs"
-	"minimega/internal/host"
 	"minimega/internal/undo"
 	"minimega/internal/vm"
 )
-
-// savingName is the file in the instance directory that lists the unfinished
-// files of a save, so that the next daemon can remove them after a crash.
-const savingName = "saving"
 
 // save is one save of a machine. Disks are copied first, while the guest is
 // paused, then QEMU migrates into a file; both are needed to go on.
@@ -32,6 +26,9 @@ type save struct {
 	disks []blockDevice
 	files []unfinished // one for each disk, then the state
 	ram   int64        // bytes, for the progress
+	// naming is set once QEMU has no more to do, and some files may have their
+	// names; run's own.
+	naming bool
 	// copied is how many bytes the disks had; run's own.
 	copied int64
 
@@ -66,7 +63,7 @@ func (m *Machine) Save(ctx context.Context, to vm.SaveFiles) error {
 		return err
 	}
 	if err := s.begin(ctx, to); err != nil {
-		s.set(vm.SaveStatus{Status: vm.SaveFailed, Err: err})
+		s.end(err)
 		return err
 	}
 	m.wg.Go(s.run)
@@ -119,6 +116,7 @@ func (s *save) begin(ctx context.Context, to vm.SaveFiles) error {
 		undo.Step{Name: "make the state file", Do: s.create, Undo: s.remove},
 		undo.Step{Name: "pause", Do: s.pause},
 		undo.Step{Name: "copy disks", Do: s.copyDisks, Undo: s.cancel},
+		undo.Step{Name: "note the save", Do: func(context.Context) error { return s.note(saveUnderWay, nil) }},
 	)
 }
 
@@ -189,22 +187,21 @@ func (s *save) checkTargets() error {
 	return nil
 }
 
-// create makes the file for the state and notes all that will be unfinished.
+// create notes all that will be unfinished, and makes the file for the state.
 func (s *save) create(context.Context) error {
 	for _, f := range s.files {
 		if err := os.MkdirAll(filepath.Dir(f.Final), 0o755); err != nil {
 			return errs.Wrap(errs.Invalid, err)
 		}
 	}
+	if err := s.note(saveBegun, nil); err != nil {
+		return err
+	}
 	file, err := os.OpenFile(s.state().Temp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return errs.Wrap(errs.Permission, err)
 	}
-	note, err := json.Marshal(s.files)
-	if err == nil {
-		err = host.WriteFile(filepath.Join(s.m.dir, savingName), note, 0o600)
-	}
-	if err = errors.Join(err, file.Close()); err != nil {
+	if err := file.Close(); err != nil {
 		return errors.Join(err, s.remove())
 	}
 	return nil
@@ -216,7 +213,7 @@ func (s *save) remove() error {
 	for _, f := range s.files {
 		failed = append(failed, removeFile(f.Temp))
 	}
-	return errors.Join(append(failed, removeFile(filepath.Join(s.m.dir, savingName)))...)
+	return errors.Join(failed...)
 }
 
 // pause stops the guest, and wakes the block devices of one that was saved
@@ -265,38 +262,69 @@ func (s *save) createTarget(ctx context.Context, source, target string) (mode st
 	return "existing", disk.Snapshot(ctx, h.Backing, target, true)
 }
 
-// run waits for the disks, then writes the state, then gives all files their
-// names.
+// run sees the save to its end.
 func (s *save) run() {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	go func() { // ends with run
 		select {
-		case <-s.m.closed: // left to the next daemon
+		case <-s.m.closed:
 		case <-s.m.proc.Done():
 		case <-ctx.Done():
 		}
 		cancel()
 	}()
-	err := s.disksCopied(ctx)
-	if err == nil {
-		err = errs.AtStep(s.migrate(ctx), "write the state")
+	err := s.finish(ctx)
+	if err != nil && s.m.left() {
+		return // QEMU goes on, and the next daemon takes the save up
 	}
-	if err == nil {
-		err = errs.AtStep(s.rename(), "name the files")
+	if err != nil {
+		err = errors.Join(err, s.cancel(), s.remove())
+		s.log.Error("the VM was not saved", "vm", s.m.name, "err", err)
 	}
-	if err == nil {
-		s.set(vm.SaveStatus{Status: vm.SaveCompleted, Percent: 100})
-		return
+	s.end(err)
+}
+
+// finish waits for the disks, then writes the state, then gives all files their
+// names. All that it needs to know it asks QEMU, so that it can go on where an
+// earlier daemon was.
+func (s *save) finish(ctx context.Context) error {
+	if !s.naming {
+		if err := s.disksCopied(ctx); err != nil {
+			return err
+		}
+		if err := s.migrate(ctx); err != nil {
+			return errs.AtStep(err, "write the state")
+		}
+		if err := s.note(saveNaming, nil); err != nil {
+			return err
+		}
+		s.naming = true
 	}
+	if err := s.rename(); err != nil {
+		return errs.AtStep(err, "name the files")
+	}
+	err := s.dismiss(ctx)
+	if err != nil && !s.m.left() { // it is whole all the same
+		s.log.Warn("QEMU keeps what it knows of a save", "vm", s.m.name, "err", err)
+		err = nil
+	}
+	return err
+}
+
+// left reports whether this side lets go of a QEMU that runs on.
+func (m *Machine) left() bool {
 	select {
-	case <-s.m.closed:
-		return
+	case <-m.proc.Done():
+		return false
 	default:
 	}
-	err = errors.Join(err, s.cancel(), s.remove())
-	s.log.Error("the VM was not saved", "vm", s.m.name, "err", err)
-	s.set(vm.SaveStatus{Status: vm.SaveFailed, Percent: s.read().Percent, Err: err})
+	select {
+	case <-m.closed:
+		return true
+	default:
+		return false
+	}
 }
 
 // rename gives the files their names, disks first: whoever sees the state has
@@ -307,26 +335,17 @@ func (s *save) rename() error {
 			return err
 		}
 	}
-	return removeFile(filepath.Join(s.m.dir, savingName))
+	return nil
 }
 
-// forgetSave removes what a save left that nobody watches any more. An adopted
-// QEMU may still be at it.
-func (m *Machine) forgetSave() {
-	note := filepath.Join(m.dir, savingName)
-	b, err := os.ReadFile(note)
+// end tells how the save ended: first the next daemon, then whoever asks.
+func (s *save) end(err error) {
+	now, stage := vm.SaveStatus{Status: vm.SaveCompleted, Percent: 100}, saveCompleted
 	if err != nil {
-		return // the usual case: there is none
+		now, stage = vm.SaveStatus{Status: vm.SaveFailed, Percent: s.read().Percent, Err: err}, saveFailed
 	}
-	s := &save{m: m, log: m.log}
-	if err := json.Unmarshal(b, &s.files); err != nil {
-		m.log.Warn("unreadable note about a save", "vm", m.name, "file", note, "err", err)
-		return
+	if err := s.note(stage, err); err != nil {
+		s.log.Warn("noting how a save ended", "vm", s.m.name, "err", err)
 	}
-	s.disks = make([]blockDevice, max(0, len(s.files)-1))
-	if err := errors.Join(s.cancel(), s.remove()); err != nil {
-		m.log.Warn("a save that was under way is lost", "vm", m.name, "err", err)
-		return
-	}
-	m.log.Warn("a save that was under way is lost: save the VM again", "vm", m.name)
+	s.set(now)
 }

@@ -13,6 +13,7 @@ import (
 
 	"minimega/internal/disk"
 	"minimega/internal/errs"
+	"minimega/internal/host/hosttest"
 	"minimega/internal/vm"
 )
 
@@ -212,8 +213,8 @@ func TestSaveFails(t *testing.T) {
 				t.Errorf("%s left %v", name, entries)
 			}
 		}
-		if _, err := os.Stat(filepath.Join(m.dir, savingName)); err == nil {
-			t.Errorf("%s left a note", name)
+		if n, noted := readSaveNote(m.dir); noted != nil || n.Stage != saveFailed || !strings.Contains(err.Error(), n.Text) {
+			t.Errorf("%s: noted %+v, %v", name, n, noted)
 		}
 	}
 	if err := m.Start(ctx); err != nil {
@@ -222,49 +223,29 @@ func TestSaveFails(t *testing.T) {
 	untilCount(t, m, count(t, m))
 }
 
-// TestSaveLost ends QEMU, or the daemon, in the middle of a save.
-func TestSaveLost(t *testing.T) {
+// TestSaveKilled ends QEMU in the middle of a save.
+func TestSaveKilled(t *testing.T) {
 	e := newEngine(t, tcg)
 	ctx := within(t, time.Minute)
 	c := small()
 	c.Disks = []vm.DiskConfig{{Path: bootDisk(t, counting, nil)}}
-	s := spec(t, 1, c)
-	made, err := e.Launch(ctx, s)
+	made, err := e.Launch(ctx, spec(t, 1, c))
 	if err != nil {
 		t.Fatal(err)
 	}
 	m := made.(*Machine)
 	dir := t.TempDir()
-	slow(t, m)
-	if err := m.Save(ctx, vm.SaveFiles{State: filepath.Join(dir, "state"), Disk: filepath.Join(dir, "hdd")}); err != nil {
+	now := &save{m: m, log: m.log, ram: m.memory, status: vm.SaveStatus{Status: vm.SaveActive}}
+	if err := errors.Join(m.beginSave(now), now.begin(ctx, vm.SaveFiles{State: filepath.Join(dir, "state"), Disk: filepath.Join(dir, "hdd")})); err != nil {
 		t.Fatal(err)
 	}
+	hosttest.Freeze(t, m.Pid()) // so that it does not come to its end
+	m.wg.Go(now.run)
 	if err := m.Start(ctx); !errors.Is(err, errs.State) || !strings.Contains(err.Error(), "being saved") {
 		t.Errorf("started during a save: %v", err)
 	}
 	if err := m.Save(ctx, vm.SaveFiles{State: "/tmp/x", Disk: "/tmp/y"}); !errors.Is(err, errs.State) {
 		t.Errorf("saved during a save: %v", err)
-	}
-	if err := m.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if entries, _ := os.ReadDir(dir); len(entries) != 2 {
-		t.Fatalf("expected unfinished files, there are %v", entries)
-	}
-	next := *s
-	next.Config = small()
-	next.Config.Disks = []vm.DiskConfig{{Path: c.Disks[0].Path}}
-	again, err := e.Adopt(ctx, &next, m.Pid())
-	if err != nil {
-		t.Fatal(err)
-	}
-	m = again.(*Machine)
-	if entries, _ := os.ReadDir(dir); len(entries) != 0 {
-		t.Errorf("the next daemon left %v", entries)
-	}
-	slow(t, m)
-	if err := m.Save(ctx, vm.SaveFiles{State: filepath.Join(dir, "state"), Disk: filepath.Join(dir, "hdd")}); err != nil {
-		t.Fatal(err)
 	}
 	if err := m.Kill(ctx); err != nil {
 		t.Fatal(err)
@@ -272,22 +253,14 @@ func TestSaveLost(t *testing.T) {
 	if err := m.Close(); err != nil {
 		t.Fatal(err)
 	}
-	reap(m.Pid())
 	if entries, _ := os.ReadDir(dir); len(entries) != 0 {
 		t.Errorf("a kill left %v", entries)
 	}
+	if now, ok := e.Saved(m.dir); !ok || now.Status != vm.SaveFailed {
+		t.Errorf("noted: %+v", now)
+	}
 	if h, err := disk.Inspect(c.Disks[0].Path); err != nil || h.Format != "raw" {
 		t.Errorf("the image: %+v, %v", h, err)
-	}
-}
-
-// slow makes copies of the disk take a while.
-func slow(t *testing.T, m *Machine) {
-	t.Helper()
-	err := m.execute(within(t, time.Minute), "block_set_io_throttle", map[string]any{"device": "ide0-hd1",
-		"bps": 1000, "bps_rd": 0, "bps_wr": 0, "iops": 0, "iops_rd": 0, "iops_wr": 0}, nil)
-	if err != nil {
-		t.Fatal(err)
 	}
 }
 
