@@ -214,6 +214,36 @@ func TestLaunchBesideTwins(t *testing.T) {
 	}
 }
 
+// A host that tells nonsense of itself gets no VMs, and keeps no others from
+// getting them.
+func TestLaunchBesideNonsense(t *testing.T) {
+	r, hub := among(t, "")
+	c := cluster.New("c")
+	cluster.Serve(c, "survey", func(context.Context, string, surveyQuery, func(none)) (surveyReport, error) {
+		return surveyReport{Facts: host.Facts{CPUs: -1, MemTotal: 1 << 62, Limit: -1}}, nil
+	})
+	cluster.Serve(c, "launch", func(_ context.Context, _ string, o launchOrder, _ func(launched)) (none, error) {
+		if o.count() > 0 {
+			t.Errorf("c gets %d VMs", o.count())
+		}
+		return none{}, nil
+	})
+	c.Join(hub.Join("c"))
+	ns, err := r.Get("lab")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := ns.Launch(t.Context(), vm.KVM, "v[1-3]", "", nil); err != nil {
+		t.Error(err)
+	}
+	if err := ns.Edit(func(c *vm.Config) error { c.Schedule = "c"; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if err := ns.Launch(t.Context(), vm.KVM, "v4", "", nil); err == nil || !strings.Contains(err.Error(), "`c` tells impossible figures") {
+		t.Errorf("a VM for c: %v", err)
+	}
+}
+
 // What `ns bridge` did where it could is undone when it fails on one host, and
 // so are the bridges that it made, but no others.
 func TestBridgeLeavesNothing(t *testing.T) {

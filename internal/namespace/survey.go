@@ -51,7 +51,7 @@ type findings struct {
 }
 
 // survey asks hosts what they have, and which of some files. One that does not
-// answer is down.
+// answer, or with nonsense, is down.
 func (n *Namespace) survey(ctx context.Context, hosts, files []string) *findings {
 	f := &findings{hosts: make([]scheduler.Host, len(hosts)), where: map[string]string{}, uuids: map[string]bool{}, files: map[string]sharedFile{}}
 	reports := make([]surveyReport, len(hosts))
@@ -77,6 +77,9 @@ func (n *Namespace) survey(ctx context.Context, hosts, files []string) *findings
 		facts := &reports[i].Facts
 		f.hosts[i] = scheduler.Host{Name: name, CPUs: facts.CPUs, MemMB: facts.MemTotal, CPUCommit: facts.CPUCommit, MemCommit: facts.MemCommit,
 			NetCommit: facts.NetworkCommit, VMs: facts.VMs, Limit: facts.Limit, Tolerates: facts.Tolerates, Down: f.hosts[i].Down}
+		if err := f.hosts[i].Check(); err != nil {
+			f.hosts[i] = scheduler.Host{Name: name, Down: err.Error()}
+		}
 		for _, v := range reports[i].VMs {
 			f.where[v.Name] = name
 			f.uuids[v.UUID] = true

@@ -194,13 +194,21 @@ func (p *Problem) index() (map[string]int32, error) {
 			return nil, errs.New(errs.Invalid, "host `%s` is given twice", h.Name)
 		}
 		index[h.Name] = int32(i)
-		for _, n := range []int{h.CPUs, h.MemMB, h.CPUCommit, h.MemCommit, h.NetCommit, h.VMs} {
-			if n < 0 || n > maxCommit {
-				return nil, errs.New(errs.Invalid, "host `%s` tells impossible figures: %+v", h.Name, *h)
-			}
+		if err := h.Check(); err != nil {
+			return nil, err
 		}
 	}
 	return index, nil
+}
+
+// Check refuses figures that no host can have.
+func (h *Host) Check() error {
+	for _, n := range []int{h.CPUs, h.MemMB, h.CPUCommit, h.MemCommit, h.NetCommit, h.VMs} {
+		if n < 0 || n > maxCommit {
+			return errs.New(errs.Invalid, "host `%s` tells impossible figures: %+v", h.Name, *h)
+		}
+	}
+	return nil
 }
 
 // Bounds that keep sums from overflowing: a million VMs of maxDemand on a host
