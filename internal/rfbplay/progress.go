@@ -24,10 +24,14 @@ type progress struct {
 	end   time.Time
 }
 
-func newProgress(w io.Writer) *progress {
+// newProgress says something at such intervals; 0 means as people like it there.
+func newProgress(w io.Writer, every time.Duration) *progress {
 	p := &progress{w: w, every: 5 * time.Second, start: time.Now(), last: time.Now()}
 	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		p.line, p.every = true, 200*time.Millisecond
+	}
+	if every != 0 {
+		p.every = every
 	}
 	return p
 }
@@ -39,8 +43,12 @@ func (p *progress) show(rec *recording, at time.Duration) {
 		return
 	}
 	p.last, p.shown = now, true
-	percent := 100 * float64(rec.read.Load()) / float64(max(rec.size, 1))
-	text := fmt.Sprintf("rfbplay: %3.0f%%, at %s, %.0f times real time", min(percent, 100), at.Round(100*time.Millisecond), at.Seconds()/now.Sub(p.start).Seconds())
+	// All of it is read before all is made: done says 100.
+	p.say(min(100*float64(rec.read.Load())/float64(max(rec.size, 1)), 99), at)
+}
+
+func (p *progress) say(percent float64, at time.Duration) {
+	text := fmt.Sprintf("rfbplay: %3.0f%%, at %s, %.0f times real time", percent, at.Round(100*time.Millisecond), at.Seconds()/time.Since(p.start).Seconds())
 	if p.line {
 		fmt.Fprintf(p.w, "\r%s\x1b[K", text)
 		return
@@ -48,10 +56,17 @@ func (p *progress) show(rec *recording, at time.Duration) {
 	fmt.Fprintln(p.w, text)
 }
 
-// done ends the line.
-func (p *progress) done() {
+// done ends the line, with all of the work done if there is no error: that of a
+// recording of such a length. Work that took no time to speak of says nothing.
+func (p *progress) done(length time.Duration, err error) {
 	p.end = time.Now()
-	if p.line && p.shown {
+	if !p.shown {
+		return
+	}
+	if err == nil {
+		p.say(100, length)
+	}
+	if p.line {
 		fmt.Fprintln(p.w)
 	}
 }

@@ -25,6 +25,8 @@ type Config struct {
 	FFmpeg string        // program
 	Input  string        // a directory to serve, or a recording
 	Output string        // file to make of Input, or ""
+
+	every time.Duration // between words of progress; 0: as it fits
 }
 
 // Default is a configuration without input.

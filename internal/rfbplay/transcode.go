@@ -33,14 +33,15 @@ func (c *Config) transcode(ctx context.Context, stdout, stderr io.Writer) error 
 	if err != nil {
 		return err
 	}
-	bar := newProgress(stderr)
+	bar := newProgress(stderr, c.every)
 	length, err := c.frames(ctx, rec, out, bar)
-	bar.done()
+	var made string
 	if err != nil {
 		out.abandon()
-		return err
+	} else {
+		made, err = out.finish()
 	}
-	made, err := out.finish()
+	bar.done(length, err)
 	if err != nil {
 		return err
 	}
