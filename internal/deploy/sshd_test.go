@@ -23,6 +23,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"minimega/internal/errs"
+	"minimega/internal/host/hosttest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -170,6 +171,7 @@ func (s *server) said() string {
 func planFor(t *testing.T, password string, servers ...*server) *plan {
 	t.Helper()
 	home := t.TempDir()
+	hosttest.Machine{Marks: []string{filepath.Dir(home)}}.Check(t) // the parent of all of the test's directories
 	t.Setenv("HOME", home)
 	t.Setenv("SSH_AUTH_SOCK", "")
 	var known bytes.Buffer

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"minimega/internal/errs"
+	"minimega/internal/host/hosttest"
 )
 
 func qemuImgRun(t *testing.T, args ...string) []byte {
@@ -269,6 +270,7 @@ func TestFullDisk(t *testing.T) {
 		t.Skip("needs root to mount")
 	}
 	dir := t.TempDir()
+	hosttest.Machine{Marks: []string{dir}}.Check(t)
 	full := filepath.Join(dir, "full")
 	if err := os.Mkdir(full, 0o700); err != nil {
 		t.Fatal(err)
@@ -295,6 +297,7 @@ func TestFullDisk(t *testing.T) {
 
 func TestLocks(t *testing.T) {
 	dir := t.TempDir()
+	hosttest.Machine{Marks: []string{dir}}.Check(t)
 	path := mustCreate(t, "raw", filepath.Join(dir, "img"), "1M")
 	top := filepath.Join(dir, "top")
 	if err := Snapshot(t.Context(), path, top, false); err != nil {

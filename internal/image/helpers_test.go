@@ -26,6 +26,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/klauspost/compress/gzip"
 	"golang.org/x/sys/unix"
+
+	"minimega/internal/host/hosttest"
 )
 
 // needRoot is for what only root can make: owners, whiteouts that overlays see.
@@ -148,7 +150,9 @@ func listing(t testing.TB, dir string) string {
 
 func newStore(t testing.TB) *Store {
 	t.Helper()
-	return NewStore(Options{Dir: filepath.Join(t.TempDir(), "images")})
+	dir := t.TempDir()
+	hosttest.Machine{Marks: []string{dir}}.Check(t)
+	return NewStore(Options{Dir: filepath.Join(dir, "images")})
 }
 
 // leftovers checks that nothing half-made is in a store.

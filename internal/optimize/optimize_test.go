@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"minimega/internal/errs"
+	"minimega/internal/host/hosttest"
 )
 
 // fakeKSM is a directory as the kernel has it.
@@ -102,6 +103,7 @@ func TestDiscard(t *testing.T) {
 
 func TestHugepages(t *testing.T) {
 	base, dir := t.TempDir(), t.TempDir()
+	hosttest.Machine{Marks: []string{dir}}.Check(t)
 	o := open(t, base, "")
 	if err := o.SetHugepages(dir); !errors.Is(err, errs.Invalid) || !strings.Contains(err.Error(), "(mount -t hugetlbfs none "+dir+")") {
 		t.Error(err)
@@ -163,15 +165,17 @@ func TestAffinity(t *testing.T) {
 	if len(free) < 2 {
 		t.Skip("needs two processors")
 	}
+	base := t.TempDir()
+	hosttest.Machine{Marks: []string{base}}.Check(t)
 	start := func() int {
 		cmd := exec.Command("sleep", "60")
+		cmd.Dir = base
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
 		return cmd.Process.Pid
 	}
-	base := t.TempDir()
 	o := open(t, base, "")
 	a, b, wide := start(), start(), start()
 	before := cpusOf(t, a)

@@ -20,6 +20,7 @@ import (
 	"go.uber.org/goleak"
 
 	"minimega/internal/errs"
+	"minimega/internal/host/hosttest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -36,6 +37,7 @@ func startQEMU(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	hosttest.Machine{Marks: []string{dir}}.Check(t)
 	sock := filepath.Join(dir, "qmp")
 	cmd := exec.Command("qemu-system-x86_64", "-accel", "tcg", "-m", "16", "-nographic", "-net", "none", "-S",
 		"-qmp", "unix:"+sock+",server=on")

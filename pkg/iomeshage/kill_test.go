@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"minimega/internal/host/hosttest"
 	"minimega/pkg/meshage/meshtest"
 )
 
@@ -49,6 +50,7 @@ func TestKilled(t *testing.T) {
 	content := random(13, 48<<20)
 	w.put("f", content, "a")
 	to := t.TempDir()
+	hosttest.Machine{Marks: []string{to}}.Check(t)
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)

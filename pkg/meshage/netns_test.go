@@ -16,6 +16,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 
+	"minimega/internal/host/hosttest"
 	"minimega/pkg/meshage"
 	"minimega/pkg/meshage/membership"
 )
@@ -99,6 +100,8 @@ func TestBeaconsOverACable(t *testing.T) {
 		nodeProcess(t)
 		return
 	}
+	dir := t.TempDir()
+	hosttest.Machine{Marks: []string{dir}}.Check(t)
 	in := inNamespaces(t)
 	key := testKey(t)
 	token := key.Token(nil, "cable")
@@ -106,6 +109,7 @@ func TestBeaconsOverACable(t *testing.T) {
 		ctx, cancel := context.WithTimeout(context.Background(), 3*patience)
 		t.Cleanup(cancel)
 		cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestBeaconsOverACable$", "-test.v")
+		cmd.Dir = dir
 		cmd.Env = append(os.Environ(), "MESH_NODE="+name, "MESH_TOKEN="+token)
 		out := &bytes.Buffer{}
 		cmd.Stdout, cmd.Stderr = out, out

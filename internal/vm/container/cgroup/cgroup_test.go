@@ -13,6 +13,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"minimega/internal/host/hosttest"
 )
 
 func TestMounts(t *testing.T) {
@@ -54,17 +56,15 @@ func tree(t *testing.T) *Tree {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: control groups")
 	}
-	tr, err := Open(DefaultRoot, fmt.Sprintf("minimega/test%d", os.Getpid()))
+	parent := fmt.Sprintf("minimega/test%d-", os.Getpid())
+	hosttest.Machine{Marks: []string{parent}}.Check(t)
+	tr, err := Open(DefaultRoot, parent)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		if err := tr.Close(); err != nil {
 			t.Error(err)
-		}
-		left, _ := filepath.Glob(fmt.Sprintf("/sys/fs/cgroup/*/minimega/test%d", os.Getpid()))
-		if len(left) > 0 {
-			t.Errorf("left: %v", left)
 		}
 	})
 	return tr
@@ -149,13 +149,20 @@ func TestCloseRemovesEmptyGroups(t *testing.T) {
 		}
 	})
 	enter(t, busy, "sleep 1000")
-	if err := await(t.Context(), "the process", func() (bool, error) { p, err := busy.Pids(); return len(p) == 1, err }); err != nil {
-		t.Fatal(err)
+	controllers := []string{"cpu", "memory", "pids", "freezer"}
+	for _, c := range controllers { // it enters one after the other
+		err := await(t.Context(), "the process in "+c, func() (bool, error) {
+			procs, err := get(filepath.Join(tr.dirs[c], "busy"), "cgroup.procs")
+			return procs != "", err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := tr.Close(); err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range []string{"cpu", "memory", "pids", "freezer"} {
+	for _, c := range controllers {
 		if _, err := os.Stat(filepath.Join(tr.dirs[c], "empty")); err == nil {
 			t.Errorf("%s: the group without processes is still there", c)
 		}
