@@ -1,8 +1,10 @@
 package vm
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 
 	"minimega/internal/errs"
 )
@@ -31,15 +33,73 @@ func (m *Manager) eachMachine(ctx context.Context, namespace, target, step strin
 	})
 }
 
-// HotplugAdd plugs a USB disk into the VMs of a target, see Hotplugger.
+// HotplugAdd plugs a USB disk into the VMs of a target, see Hotplugger. Only
+// one can have it: they are asked in turn, and the others are told which has.
 func (m *Manager) HotplugAdd(ctx context.Context, namespace, target, image, version, serial string) error {
-	return m.eachMachine(ctx, namespace, target, "hotplug", func(ctx context.Context, v *VM, machine Machine) error {
-		h, ok := machine.(Hotplugger)
-		if !ok {
-			return NotSupported(v.Type, "hotplug")
+	vms, err := m.targets(namespace, target, inState(Building|Running|Paused))
+	if err != nil {
+		return err
+	}
+	var failed []error
+	for _, v := range vms {
+		err := v.withMachine(ctx, func(machine Machine) error {
+			h, ok := machine.(Hotplugger)
+			if !ok {
+				return NotSupported(v.Type, "hotplug")
+			}
+			err := h.HotplugAdd(ctx, image, version, serial)
+			if errors.Is(err, errs.State) { // the engine sees a lock, and not whose it is
+				return cmp.Or(m.unused(image, v), err)
+			}
+			return err
+		})
+		failed = append(failed, errs.InVM(errs.AtStep(err, "hotplug"), v.Name))
+	}
+	return errs.Join(failed...)
+}
+
+// unused refuses an image that a VM of this host has open, and names that.
+func (m *Manager) unused(image string, forVM *VM) error {
+	for _, v := range m.List("") {
+		machine, err := v.Machine()
+		if err != nil {
+			continue
 		}
-		return h.HotplugAdd(ctx, image, version, serial)
-	})
+		as, free := use(v, machine, image)
+		if as == "" {
+			continue
+		}
+		who := v.Name
+		if v.Namespace != forVM.Namespace {
+			who += " of namespace " + v.Namespace
+			free = "namespace " + v.Namespace + " " + free
+		}
+		return errs.WithRemedy(errs.New(errs.State, "disk image %s is in use: VM %s has it as %s", image, who, as),
+			fmt.Sprintf("plug a copy of the image into %s, or `%s` first", forVM.Name, free))
+	}
+	return nil
+}
+
+// use tells as what a VM has an image open, "" if it has not, and the command
+// that ends that.
+func use(v *VM, machine Machine, image string) (as, free string) {
+	if h, ok := machine.(Hotplugger); ok {
+		for _, d := range h.Hotplugged() {
+			if d.File == image {
+				return fmt.Sprintf("USB disk %d", d.ID), fmt.Sprintf("vm hotplug remove %s %d", v.Name, d.ID)
+			}
+		}
+	}
+	c := v.Config()
+	for i, d := range c.Disks {
+		if d.Path == image {
+			return fmt.Sprintf("disk %d", i), "vm kill " + v.Name
+		}
+	}
+	if c.CdromPath == image {
+		return "CD", "vm cdrom eject " + v.Name
+	}
+	return "", ""
 }
 
 // HotplugRemove pulls a USB disk, or with all set every one, out of the VMs of
