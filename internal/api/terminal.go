@@ -146,7 +146,7 @@ func printErrors(w io.Writer, rs minicli.Responses) error {
 		if r.Error == "" {
 			continue
 		}
-		if _, err := fmt.Fprintf(w, "Error (%s): %s\n", r.Host, r.Error); err != nil {
+		if _, err := fmt.Fprintln(w, prompt.Shown(w, fmt.Sprintf("Error (%s): %s", r.Host, r.Error))); err != nil {
 			return err
 		}
 	}

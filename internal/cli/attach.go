@@ -133,7 +133,7 @@ func (a *attached) show(ctx context.Context, text string, interactive bool) erro
 	if interactive {
 		return prompt.Page(ctx, a.std.Out, text)
 	}
-	_, err := fmt.Fprintln(a.std.Out, text)
+	_, err := fmt.Fprintln(a.std.Out, prompt.Shown(a.std.Out, text))
 	return err
 }
 
@@ -151,7 +151,7 @@ func (a *attached) redial(ctx context.Context) error {
 
 // listen shows progress messages.
 func (a *attached) listen() {
-	a.conn.OnStatus(func(text string) { fmt.Fprintln(a.std.Err, text) })
+	a.conn.OnStatus(func(text string) { fmt.Fprintln(a.std.Err, prompt.Shown(a.std.Err, text)) })
 }
 
 // prefixed puts the namespace before a line.

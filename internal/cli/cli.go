@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"strings"
 
+	"minimega/internal/prompt"
 	"minimega/internal/version"
 	"minimega/pkg/miniclient"
 )
@@ -73,7 +74,7 @@ func rootCause(err error) error {
 // printErrors prints a line for each host that failed and reports whether any did.
 func printErrors(w io.Writer, rs miniclient.Responses) bool {
 	if text := rs.Error(); text != "" {
-		fmt.Fprintln(w, text)
+		fmt.Fprintln(w, prompt.Shown(w, text))
 		return true
 	}
 	return false

@@ -25,6 +25,7 @@ func TestExec(t *testing.T) {
 		{"strict failure", []string{"-strict", "-e", "fail"}, 1, "", "Error (box): no luck with fail\n", "fail"},
 		{"strict success", []string{"-strict", "-e", "echo", "a"}, 0, "a\n", "", "echo a"},
 		{"half", []string{"-e", "half"}, 0, "out\n", "Error (box): err\n", "half"},
+		{"control characters", []string{"-e", "sly"}, 0, "clear\x1b[2J\tout\n", "Error (box): clear\x1b[2J\u009bJerr\n", "sly"},
 		{"quit", []string{"-e", "quit"}, 0, "", "", "quit"},
 		{"nothing", []string{"-e"}, 2, "", "-e needs a command, such as `minimega -e vm info`\n", ""},
 	}
@@ -110,7 +111,7 @@ func TestCompleteLine(t *testing.T) {
 		{nil, []string{"vm", "sta"}, "start\n"},
 		{nil, []string{"vm", ""}, "info\nstart\nstop\n"},
 		{nil, []string{"e"}, "echo\n"},
-		{nil, nil, "echo\nfail\nmany\nnamespace\nquit\nsay\nvm\nwait\n"},
+		{nil, nil, "echo\nfail\nmany\nnamespace\nquit\nsay\nsly\nvm\nwait\n"},
 		{nil, []string{"vm sta"}, "vm start\n"},
 		{nil, []string{"vm", "start", ""}, "alpha\nbeta:1\nbig vm\n"},
 		{nil, []string{"vm", "start", "big v"}, "big vm\n"},

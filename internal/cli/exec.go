@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"strconv"
 	"strings"
 	"unicode"
 
+	"minimega/internal/prompt"
 	"minimega/pkg/miniclient"
 )
 
@@ -30,7 +30,7 @@ func RunExec(ctx context.Context, cfg Config, std Stdio) int {
 	}
 	defer c.Close() // all that was wanted is read by then
 	if isTerminal(std.Err) {
-		c.OnStatus(func(text string) { fmt.Fprintln(std.Err, text) })
+		c.OnStatus(func(text string) { fmt.Fprintln(std.Err, prompt.Shown(std.Err, text)) })
 	}
 	failed, err := execute(ctx, c, line, std)
 	switch {
@@ -52,7 +52,7 @@ func execute(ctx context.Context, c *miniclient.Conn, line string, std Stdio) (f
 			return failed, err
 		}
 		if r.Rendered != "" {
-			if _, err := io.WriteString(std.Out, r.Rendered+"\n"); err != nil {
+			if _, err := fmt.Fprintln(std.Out, prompt.Shown(std.Out, r.Rendered)); err != nil {
 				return failed, err
 			}
 		}

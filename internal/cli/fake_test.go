@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 }
 
 // daemon is a fake that speaks the protocol: `echo` answers, `fail` fails,
-// `many` answers 200 lines, `wait` never does, `quit` hangs up; it completes
+// `half` does both, `sly` says what would clear a terminal, `many` answers 200 lines, `wait` never does, `quit` hangs up; it completes
 // its small language, and pipes double what they get.
 type daemon struct {
 	base string
@@ -53,7 +53,7 @@ func start(t *testing.T) *daemon {
 	t.Helper()
 	language, err := minicli.New(
 		&minicli.Handler{Patterns: []string{"vm start <vm target>", "vm stop <vm target>", "vm info"}},
-		&minicli.Handler{Patterns: []string{"echo <args>...", "fail", "many", "wait", "quit"}},
+		&minicli.Handler{Patterns: []string{"echo <args>...", "fail", "sly", "many", "wait", "quit"}},
 		&minicli.Handler{Patterns: []string{"namespace <name> (command)"}},
 		&minicli.Handler{Patterns: []string{"say <héllo,wörld>"}},
 	)
@@ -156,6 +156,8 @@ func (d *daemon) command(line string, out *json.Encoder) bool {
 		resp.Response = strings.Join(words[1:], " ")
 	case word == "half":
 		resp.Response, resp.Error = "out", "err"
+	case word == "sly":
+		resp.Response, resp.Error = "clear\x1b[2J\tout", "clear\x1b[2J\u009bJerr"
 	case word == "many":
 		resp.Response = strings.Repeat("line\n", 199) + "last"
 	case word == "wait":

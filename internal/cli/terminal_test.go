@@ -82,6 +82,18 @@ func TestAttachPages(t *testing.T) {
 	p.Wait()
 }
 
+// What another host says does not command the terminal.
+func TestAttachControlCharacters(t *testing.T) {
+	p := attach(t, start(t))
+	p.Expect("$ ")
+	p.Send("sly\r")
+	p.Expect("clear\\x1b[2J\tout\r\n")
+	p.Expect("Error (box): clear\\x1b[2J\\u009bJerr\r\n")
+	p.Expect("$ ")
+	p.Send("\x04")
+	p.Wait()
+}
+
 // Ctrl-C gives a command up, and the prompt is there again.
 func TestAttachInterrupt(t *testing.T) {
 	d := start(t)

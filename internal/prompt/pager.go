@@ -16,6 +16,7 @@ import (
 // Page prints text with a newline. When out is a terminal that text would
 // fill at least twice, a pager shows it: $PAGER, or less.
 func Page(ctx context.Context, out io.Writer, text string) error {
+	text = Shown(out, text)
 	n := strings.Count(text, "\n")
 	tty, rows := terminalRows(out)
 	if tty == nil || n < 2*rows {

@@ -547,15 +547,70 @@ func TestLiars(t *testing.T) {
 	}
 }
 
-func TestFullDiskOnOneOfMany(t *testing.T) {
+// smallDisk is a directory on a file system of its own, made by options of tmpfs(5).
+func smallDisk(t *testing.T, options string) string {
+	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("mounts a small tmpfs, for which it must be root")
 	}
 	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=8m"); err != nil {
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, options); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	return dir
+}
+
+// TestFullDiskAtOnce: there is no room even for a note of what is to come.
+func TestFullDiskAtOnce(t *testing.T) {
+	for _, options := range []string{"size=64k", "nr_inodes=3", "nr_inodes=4"} {
+		t.Run(options, func(t *testing.T) {
+			dir := smallDisk(t, options)
+			w := newWorld(t, "src")
+			w.put("f", random(8, 1<<20), "src")
+			small := w.join("small", Options{Root: dir})
+			if err := os.WriteFile(filepath.Join(dir, "full"), make([]byte, 64<<10), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if err := small.Get(t.Context(), "f"); !errors.Is(err, ErrFull) {
+				t.Errorf("got %v", err)
+			}
+			w.clean("small")
+		})
+	}
+}
+
+// TestOneFetcher: two minimegas on one directory do not write to one file.
+func TestOneFetcher(t *testing.T) {
+	dir := t.TempDir()
+	open := func() (*partial, error) {
+		root, err := os.OpenRoot(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, _, err := openPartial(root, "f", 1<<20)
+		return p, err
+	}
+	first, err := open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := open(); err == nil || !strings.Contains(err.Error(), "another minimega is fetching f") {
+		t.Errorf("the second: %v", err)
+	}
+	first.close()
+	again, err := open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again.fresh {
+		t.Error("what the first had brought is forgotten")
+	}
+	again.close()
+}
+
+func TestFullDiskOnOneOfMany(t *testing.T) {
+	dir := smallDisk(t, "size=8m")
 	w := newWorld(t, "src", "r1", "r2")
 	small := w.join("small", Options{Root: dir})
 	content := random(8, 20<<20)

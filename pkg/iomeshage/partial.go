@@ -51,12 +51,18 @@ type partial struct {
 
 // openPartial makes the partial file of name, which is to lie in root, or goes
 // on with the one that is there. had are the chunks that its record claims,
-// which are yet to be checked. It closes root if it fails, else close does.
-func openPartial(root *os.Root, name string, size int64) (p *partial, had map[int]sum, err error) {
-	p = &partial{root: root, dir: path.Base(partialDir(name)), base: path.Base(name), name: name, layout: layoutOf(size)}
+// which are yet to be checked. It closes root if it fails, else close does. What
+// it made for nothing it removes, what was there before it leaves.
+func openPartial(root *os.Root, name string, size int64) (_ *partial, had map[int]sum, err error) {
+	p := &partial{root: root, dir: path.Base(partialDir(name)), base: path.Base(name), name: name, layout: layoutOf(size)}
 	defer func() {
 		if err != nil {
+			if p.fresh {
+				err = errors.Join(err, p.remove())
+			}
+			_ = root.Remove(p.dir) // if nothing is in it
 			p.close()
+			err = roomless(err, size)
 		}
 	}()
 	if err := root.MkdirAll(p.dir, 0o755); err != nil {
@@ -68,6 +74,11 @@ func openPartial(root *os.Root, name string, size int64) (p *partial, had map[in
 	if err := unix.Flock(int(p.record.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return nil, nil, fmt.Errorf("another minimega is fetching %s into the same directory", name)
 	}
+	st, err := p.record.Stat()
+	if err != nil {
+		return nil, nil, err
+	}
+	p.fresh = st.Size() == 0
 	if p.data, err = root.OpenFile(path.Join(p.dir, partialData), os.O_RDWR|os.O_CREATE, 0o600); err != nil {
 		return nil, nil, err
 	}
@@ -128,7 +139,7 @@ func (p *partial) done(i int, v sum) error {
 	off, n := p.layout.at(i)
 	// Let the disk begin, so that the end need not wait for all at once.
 	_ = unix.SyncFileRange(int(p.data.Fd()), off, n, unix.SYNC_FILE_RANGE_WRITE)
-	return err
+	return roomless(err, p.layout.size)
 }
 
 // reserve takes the room on disk that the extents need, or says how much is
@@ -183,6 +194,14 @@ func full(cause error, need, free int64) error {
 	return fmt.Errorf("%w: %s needed, %s free, %s missing", ErrFull, mib(need), mib(free), mib(need-free))
 }
 
+// roomless is ErrFull if that is what err means, else err.
+func roomless(err error, need int64) error {
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return full(err, need, -1)
+	}
+	return err
+}
+
 // mib rounds up, so that what is missing is never nothing.
 func mib(n int64) string { return fmt.Sprintf("%d MiB", (n+1<<20-1)>>20) }
 
@@ -192,10 +211,7 @@ func (p *partial) write(b []byte, off int64) error {
 	_, err := p.data.WriteAt(b, off)
 	p.writing.Unlock()
 	if err != nil {
-		if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
-			return full(err, p.layout.size, -1)
-		}
-		return fmt.Errorf("write %s: %w", p.name, errors.Unwrap(err))
+		return roomless(fmt.Errorf("write %s: %w", p.name, errors.Unwrap(err)), p.layout.size)
 	}
 	return nil
 }
