@@ -55,11 +55,8 @@ func (m *Machine) HotplugAdd(ctx context.Context, image, version, serial string)
 // plug makes the drive and the device of a number.
 func (m *Machine) plug(ctx context.Context, n int, image, bus, serial string) error {
 	id := hotDiskID + strconv.Itoa(n)
-	// Without a format QEMU keeps a guest from turning a raw disk into another.
-	if said, err := m.monitor(ctx, fmt.Sprintf("drive_add 0 %s", hmpQuote(fmt.Sprintf("id=%s,if=none,file=%s", id, opt(image))))); err != nil {
+	if err := m.addDrive(ctx, id, image); err != nil {
 		return err
-	} else if said != "OK" {
-		return errs.New(errs.State, "QEMU does not open %s: %s", image, said)
 	}
 	device := map[string]any{"driver": "usb-storage", "id": id, "drive": id, "bus": bus}
 	if serial != "" {
@@ -70,6 +67,26 @@ func (m *Machine) plug(ctx context.Context, n int, image, bus, serial string) er
 		return err
 	}
 	return nil
+}
+
+// addDrive opens an image. The drive that had the number before may live for a
+// moment after its device has gone.
+func (m *Machine) addDrive(ctx context.Context, id, image string) error {
+	patience, cancel := context.WithTimeout(ctx, unplugTime)
+	defer cancel()
+	for wait := askFirst; ; wait = min(wait*3/2, askLast) {
+		// Without a format QEMU keeps a guest from turning a raw disk into another.
+		said, err := m.monitor(ctx, fmt.Sprintf("drive_add 0 %s", hmpQuote(fmt.Sprintf("id=%s,if=none,file=%s", id, opt(image)))))
+		if err != nil {
+			return err
+		}
+		if said == "OK" {
+			return nil
+		}
+		if !strings.Contains(said, "Duplicate ID") || pause(patience, wait, m.done) != nil {
+			return errs.New(errs.State, "QEMU does not open %s: %s", image, said)
+		}
+	}
 }
 
 // usbBus returns the bus of a USB version.

@@ -57,6 +57,14 @@ func TestHotplug(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	for range 20 { // the number is free as soon as the disk has gone
+		if err := m.HotplugAdd(ctx, one, "", ""); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.HotplugRemove(ctx, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
 	all, err := m.blockDevices(ctx)
 	if err != nil {
 		t.Fatal(err)
