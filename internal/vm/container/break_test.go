@@ -18,6 +18,8 @@ func TestIsolation(t *testing.T) {
 		"Mounts":    func(b *bench) *vm.Config { return b.config("mounts") },
 		"Kernel":    func(b *bench) *vm.Config { return b.config("kernel") },
 		"Devices":   func(b *bench) *vm.Config { return b.config("devices") },
+		"Writable":  func(b *bench) *vm.Config { return b.config("writable") },
+		"Vsock":     func(b *bench) *vm.Config { return b.config("vsock") },
 		"Self":      func(b *bench) *vm.Config { return b.config("self") },
 		"Memory":    func(b *bench) *vm.Config { return b.config("memory") },
 		"Privilege": func(b *bench) *vm.Config { return b.config("privilege", fmt.Sprintf("%016x", keptMask())) },

@@ -411,7 +411,8 @@ func (p *program) parents(v volume) {
 
 // readOnly and hidden are paths that say or do too much about the host.
 var (
-	readOnly  = []string{"/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs", "/proc/acpi", "/proc/scsi"}
+	readOnly = []string{"/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs", "/proc/acpi", "/proc/scsi",
+		"/proc/dynamic_debug", "/proc/mtrr", "/proc/asound", "/proc/driver"}
 	hidden    = []string{"/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/sched_debug", "/proc/kpagecount", "/proc/kpageflags", "/proc/kpagecgroup"}
 	hiddenDir = []string{"/sys/firmware", "/sys/fs/cgroup", "/sys/kernel/debug", "/sys/kernel/security", "/sys/devices/virtual/powercap"}
 )

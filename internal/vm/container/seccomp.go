@@ -62,6 +62,12 @@ func seccompFilter() ([]bpf.RawInstruction, error) {
 		bpf.JumpIf{Cond: bpf.JumpBitsNotSet, Val: cloneSpaces, SkipTrue: 1},
 		refuse(unix.EPERM),
 		bpf.RetConstant{Val: unix.SECCOMP_RET_ALLOW},
+		// Sockets to the machine around this one know no network namespaces.
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.SYS_SOCKET, SkipTrue: 4},
+		bpf.LoadAbsolute{Off: dataArg0, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.AF_VSOCK, SkipTrue: 1},
+		refuse(unix.EAFNOSUPPORT),
+		bpf.RetConstant{Val: unix.SECCOMP_RET_ALLOW},
 		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.SYS_IOCTL, SkipTrue: 4},
 		bpf.LoadAbsolute{Off: dataArg1, Size: 4},
 		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: typeIntoTerminal, SkipTrue: 1},
