@@ -111,7 +111,7 @@ func lostInLaunch(g *group) {
 	if err := os.Remove(marker); err != nil {
 		g.t.Error(err)
 	}
-	if !strings.HasPrefix(got, "n1: !host n3: the host ") || strings.Contains(got, "\n") {
+	if !strings.HasPrefix(got, "n1: !host n3: the host ") || !strings.HasSuffix(got, "(it was to launch k[2,5])") || strings.Contains(got, "\n") {
 		g.t.Errorf("vm launch: %s", got)
 	}
 	if got := strings.Fields(g.run(0, "ns schedule status")); !slices.Equal(got[len(got)-5:], []string{"completed", "4", "2", "6", "3"}) {

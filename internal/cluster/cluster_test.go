@@ -199,6 +199,23 @@ func TestResponses(t *testing.T) {
 	}
 }
 
+// An answer that is too long is an error that says so, and not the host's loss.
+func TestAnswerTooLong(t *testing.T) {
+	defer func(n int) { maxAnswer = n }(maxAnswer)
+	maxAnswer = 1000
+	a, b, _ := pair(t)
+	Serve(b, "say", func(_ context.Context, _ string, n int, _ func(int)) (string, error) {
+		return strings.Repeat("x", n), nil
+	})
+	if _, err := Ask[string](t.Context(), a, "b", "say", 500, func(int) {}); err != nil {
+		t.Error(err)
+	}
+	_, err := Ask[string](t.Context(), a, "b", "say", 2000, func(int) {})
+	if err == nil || errors.Is(err, errs.Unreachable) || !strings.Contains(err.Error(), "message too long") {
+		t.Errorf("got %v", err)
+	}
+}
+
 // forged is data that writes itself as it is, as that of a hostile peer.
 type forged string
 

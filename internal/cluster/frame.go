@@ -22,15 +22,16 @@ const (
 // What a peer may make this host hold in memory at once, in bytes.
 const (
 	maxRequest = 64 << 20
-	maxAnswer  = 512 << 20
 	frameHead  = 5
 )
+
+var maxAnswer = 512 << 20 // a test wants less
 
 var errTooLong = errors.New("message too long")
 
 func writeFrame(w io.Writer, kind byte, payload []byte) error {
 	if len(payload) > maxAnswer {
-		return errTooLong
+		return fmt.Errorf("%w: %d bytes, at most %d are sent", errTooLong, len(payload), maxAnswer)
 	}
 	head := [frameHead]byte{kind}
 	binary.BigEndian.PutUint32(head[1:], uint32(len(payload)))

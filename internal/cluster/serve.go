@@ -28,9 +28,13 @@ func Serve[Q, P, A any](c *Cluster, name string, f func(ctx context.Context, fro
 		if err == nil {
 			var payload []byte
 			if payload, err = encode(answer); err == nil {
-				_ = writeFrame(s, frameAnswer, payload) // nobody to tell: the caller has gone
-				return
+				if err = writeFrame(s, frameAnswer, payload); !errors.Is(err, errTooLong) {
+					return // nobody to tell of another error: the caller has gone
+				}
 			}
+		}
+		if ctx.Err() != nil && errors.Is(err, context.Canceled) { // by nobody else: this host ends
+			err = errs.New(errs.Unreachable, "the host ended before it answered")
 		}
 		_ = writeFrame(s, frameError, encodeError(err))
 	})

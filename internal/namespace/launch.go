@@ -43,6 +43,7 @@ func (n *Namespace) launch(ctx context.Context, q *taken, progress func(done, fa
 		}
 		if errors.Is(err, errs.Unreachable) && host != n.registry.host() { // else that host remembers it
 			n.note(o.names(), err)
+			err = fmt.Errorf("%w (it was to launch %s)", err, label(o.names()))
 		}
 		return err
 	})
