@@ -28,6 +28,12 @@ type plugging struct {
 type plugs struct {
 	netdevs, devices map[string]bool
 	step             func(string)
+	cleaned          atomic.Int32
+}
+
+func (e plugging) Clean(context.Context, string) error {
+	e.has.cleaned.Add(1)
+	return nil
 }
 
 func (e plugging) Launch(ctx context.Context, s *vm.Spec) (vm.Machine, error) {
@@ -185,7 +191,7 @@ func TestAddNetCutOffEnded(t *testing.T) {
 	if _, err := m.Adopt(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if ports := m.Ports(); len(ports) != 1 || len(m.List("ns")[0].Config().Networks) != 1 {
+	if ports := m.Ports(); len(ports) != 1 || has.cleaned.Load() == 0 || len(m.List("ns")[0].Config().Networks) != 1 {
 		t.Errorf("ports: %v", ports)
 	}
 	if err := m.Flush(t.Context(), "ns", "a"); err != nil {
@@ -217,6 +223,9 @@ func TestAddNetCutOffSilent(t *testing.T) {
 			if step == "killed" {
 				if err := m.Kill(t.Context(), "ns", "a"); err != nil {
 					t.Error(err)
+				}
+				if has.cleaned.Load() == 0 {
+					t.Error("what else it left is still there")
 				}
 			} else {
 				still.Store(false)

@@ -2,12 +2,40 @@ package kvm
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
+	"minimega/internal/disk"
 	"minimega/internal/errs"
 	"minimega/internal/vm"
 )
+
+// Without a note nothing is plugged in that the next daemon would not know.
+func TestHotplugUnnoted(t *testing.T) {
+	e := newEngine(t, tcg)
+	ctx := within(t, time.Minute)
+	m := launchVM(t, e, spec(t, 1, small()))
+	path := filepath.Join(m.dir, pluggedName)
+	if err := os.Mkdir(path, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	image := newImage(t, "x", "raw", "1M")
+	if err := m.HotplugAdd(ctx, image, "", ""); err == nil || !strings.Contains(err.Error(), "note the USB disks") {
+		t.Errorf("%v", err)
+	}
+	if err := disk.Free(image, true); err != nil || len(m.Hotplugged()) != 0 {
+		t.Errorf("left %v, %v", m.Hotplugged(), err)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.HotplugAdd(ctx, image, "", ""); err != nil {
+		t.Error(err)
+	}
+}
 
 // TestHotplug plugs disks in and out, with a daemon that changes in between.
 func TestHotplug(t *testing.T) {
@@ -28,8 +56,10 @@ func TestHotplug(t *testing.T) {
 	if err := m.HotplugAdd(ctx, one, "2.0", ""); !errors.Is(err, errs.State) {
 		t.Errorf("the same image twice: %v", err)
 	}
-	// A daemon that dies over a third disk leaves a note and a drive.
-	m.notePlugged(func(all map[int]vm.HotplugDisk) { all[2] = vm.HotplugDisk{ID: 2} })
+	// A daemon that dies over a third disk leaves a note, and perhaps a drive.
+	if err := m.notePlugged(func(all map[int]vm.HotplugDisk) { all[2], all[5] = vm.HotplugDisk{ID: 2}, vm.HotplugDisk{ID: 5} }); err != nil {
+		t.Fatal(err)
+	}
 	if said, err := m.monitor(ctx, "drive_add 0 id=hotplug2,if=none,file="+newImage(t, "half", "raw", "1M")); err != nil || said != "OK" {
 		t.Fatalf("%q, %v", said, err)
 	}
