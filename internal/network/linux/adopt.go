@@ -23,6 +23,7 @@ type device struct {
 	name  string
 	kind  string // "bridge", "tun", "veth", …
 	alias string
+	group uint32
 	six   bool // a tunnel over IPv6
 }
 
@@ -49,6 +50,10 @@ func parseDevice(body []byte) (dev device, ok bool) {
 			dev.name = unix.ByteSliceToString(value)
 		case unix.IFLA_IFALIAS:
 			dev.alias = unix.ByteSliceToString(value)
+		case unix.IFLA_GROUP:
+			if len(value) == 4 {
+				dev.group = binary.NativeEndian.Uint32(value)
+			}
 		case unix.IFLA_LINK:
 			if len(value) == 4 {
 				dev.peer = int(binary.NativeEndian.Uint32(value))
@@ -105,7 +110,7 @@ func (d *Datapath) inherit(ctx context.Context) (*legacy, error) {
 	for _, dev := range list {
 		l.all[dev.name] = dev
 		number, named := strings.CutPrefix(dev.name, d.tag)
-		if !named && !strings.HasPrefix(dev.alias, d.mark) {
+		if !named && !strings.HasPrefix(dev.alias, d.mark) && dev.group != d.group {
 			continue
 		}
 		l.ours[dev.index] = dev

@@ -104,7 +104,7 @@ func (b *building) cable(at int, tap string) (*nl.NetlinkRequest, error) {
 		peer.AddRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(mtu)))
 	}
 	r.AddData(name(tap))
-	r.AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(b.d.mark+p.Owner)))
+	r.AddData(nl.NewRtAttr(unix.IFLA_GROUP, nl.Uint32Attr(b.d.group)))
 	r.AddData(info)
 	return r, nil
 }

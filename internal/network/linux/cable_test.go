@@ -3,6 +3,7 @@ package linux
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"strings"
 	"testing"
@@ -93,6 +94,42 @@ func TestContainerPorts(t *testing.T) {
 	}
 	if err := d.Delete(context.Background(), ports); err != nil {
 		t.Fatal(err)
+	}
+	if diff := cmp.Diff(before, networktest.Links(t)); diff != "" {
+		t.Errorf("left (-before +now):\n%s", diff)
+	}
+}
+
+// A daemon may die between the making of a pair and its description: the next
+// one knows it all the same, and nobody else's does.
+func TestHalfMadeCable(t *testing.T) {
+	networktest.Host(t)
+	before := networktest.Links(t)
+	first, err := New("owner", slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeClean(t, first)
+	ns, _ := anotherSpace(t)
+	b := &building{d: first, segments: make([]*segment, 1),
+		ports: []network.Port{{PortSpec: network.PortSpec{Kind: network.Container, Space: ns, Inside: "veth1", Owner: "vm a:1", VLAN: network.Disconnected}}}}
+	if err := b.cables(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	tap := b.ports[0].Name
+	for _, c := range []struct {
+		owner string
+		want  []string
+	}{{"another", nil}, {"owner", []string{tap}}} {
+		d, err := New(c.owner, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer closeClean(t, d)
+		_, removed, err := d.Adopt(t.Context(), nil)
+		if diff := cmp.Diff(c.want, removed); diff != "" || err != nil {
+			t.Errorf("%s, %v; removed (-want +got):\n%s", c.owner, err, diff)
+		}
 	}
 	if diff := cmp.Diff(before, networktest.Links(t)); diff != "" {
 		t.Errorf("left (-before +now):\n%s", diff)

@@ -9,6 +9,7 @@ package linux
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -34,6 +35,7 @@ type Datapath struct {
 	log   *slog.Logger
 	tag   string // start of the names of our devices
 	mark  string // start of the descriptions of taps, whose names are others'
+	group uint32 // of containers' taps: what they have before a description
 	space *space
 	nl    *conn
 	guard *guard
@@ -63,7 +65,7 @@ func New(id string, log *slog.Logger) (*Datapath, error) {
 	warnOfFirewall(sp, log)
 	tag, mark := tagOf(id)
 	return &Datapath{
-		log: log, tag: tag, mark: mark, space: sp, nl: c, guard: newGuard(log),
+		log: log, tag: tag, mark: mark, group: groupOf(id), space: sp, nl: c, guard: newGuard(log),
 		bridges: map[string]*bridge{}, ports: map[int]*segment{}, changed: make(chan struct{}),
 	}, nil
 }
@@ -74,6 +76,13 @@ func tagOf(id string) (tag, mark string) {
 	sum := sha256.Sum256([]byte(id))
 	text := hex.EncodeToString(sum[:])
 	return "mm" + text[:5] + "-", "minimega " + text[:16] + ": "
+}
+
+// groupOf returns the number of an owner's group of devices (ip-link(8)), far
+// from those that people choose.
+func groupOf(id string) uint32 {
+	sum := sha256.Sum256([]byte(id))
+	return 1<<30 | binary.BigEndian.Uint32(sum[8:])>>2
 }
 
 // warnOfFirewall tells of a host that passes bridged packets through its
@@ -164,7 +173,7 @@ func (b *building) connect(ctx context.Context) error {
 	quiets := map[int]bool{}
 	for i, p := range b.ports {
 		if p.Kind == network.Container {
-			reqs = append(reqs, describe(p.Index, b.d.mark+p.Owner)) // not all kernels took it when it was made
+			reqs = append(reqs, describe(p.Index, b.d.mark+p.Owner)) // the kernel takes none when it makes the device
 		}
 		quiets[len(reqs)] = true
 		reqs = append(append(reqs, quiet(p.Index)), plug(p.Index, b.segments[i])...)
