@@ -187,6 +187,8 @@ func (b *crashWorker) change(name string) bool {
 		return b.set("vm tag "+name+" t "+tag, k, "tag", tag)
 	case n == 1 && b.engine != containers: // their captures end with them
 		return b.toggle(name, k, "capture", "capture pcap vm "+name+" 0 "+b.w.file(name+".pcapng"), "capture pcap delete vm "+name)
+	case n == 2 && b.engine == containers && k.nets < addedNets && state != "QUIT" && state != "ERROR":
+		return b.net(name, k)
 	case n < 5 && b.engine == machines && state != "QUIT" && state != "ERROR":
 		return b.plug(name, k, state)
 	}
