@@ -1,11 +1,16 @@
 package tests
 
 import (
+	"bytes"
+	"compress/zlib"
 	"context"
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"image"
 	"image/color"
 	"image/png"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -27,6 +32,7 @@ const patience = 4 * time.Minute
 //	vnc ready VM         wait for `login:` at its serial port 0
 //	vnc type VM TEXT     type as a person does; \n is Return
 //	vnc cut VM TEXT      tell that the viewer's clipboard holds a text
+//	vnc copied VM TEXT   wait until the guest offers a text to the viewer's clipboard
 //	vnc settle VM FILE   wait until the screen stands still, and store it as PNG
 //	vnc shows VM FILE    wait until the screen is that
 //	vnc same FILE FILE   compare
@@ -52,6 +58,8 @@ func cmdVNC(ts *testscript.TestScript, neg bool, args []string) {
 			}
 			return err
 		})
+	case "copied":
+		err = copied(ctx, ts, args[1], args[2])
 	case "settle":
 		err = withViewer(ctx, ts, args[1], func(c *vnc.Client) error { return settle(ctx, c, ts.MkAbs(args[2])) })
 	case "shows":
@@ -136,6 +144,72 @@ func withViewer(ctx context.Context, ts *testscript.TestScript, vm string, do fu
 	}
 	defer c.Close()
 	return do(c)
+}
+
+// encClipboard is the pseudo-encoding of viewers with an extended clipboard, and
+// the rest its messages: a bit for the kind and one for text. A cut text with a
+// negative length holds one (the RFB protocol as the community describes it).
+const (
+	encClipboard     vnc.Encoding = -0x3f5e1a32 // 0xc0a1e5ce
+	clipboardRequest              = 1<<25 | 1
+	clipboardNotify               = 1<<27 | 1
+	clipboardProvide              = 1<<28 | 1
+)
+
+// extended is a cut text of a side, 3 for servers and 6 for clients, with flags.
+func extended(side byte, length int32, flags uint32) []byte {
+	b := binary.BigEndian.AppendUint32([]byte{side, 0, 0, 0}, uint32(-length))
+	return binary.BigEndian.AppendUint32(b, flags)
+}
+
+// copied asks for the guest's clipboard whenever that is said to have changed.
+func copied(ctx context.Context, ts *testscript.TestScript, vm, want string) error {
+	conn, err := dialIn(ctx, theHost(ts).netns, "127.0.0.1:"+ask(ts, vm, "vnc_port"))
+	if err != nil {
+		return err
+	}
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	c, err := vnc.NewClient(ctx, conn, vnc.Options{})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	var said bytes.Buffer
+	if err := errors.Join(c.SetEncodings([]vnc.Encoding{vnc.EncRaw, encClipboard}), c.Tap(&said)); err != nil {
+		return err
+	}
+	for {
+		if _, err := c.Next(); err != nil {
+			return fmt.Errorf("%q does not come: %w", want, err)
+		}
+		head, text := said.Bytes(), ""
+		if said.Reset(); len(head) < 12 || head[0] != 3 {
+			continue
+		}
+		switch flags := binary.BigEndian.Uint32(head[8:]); {
+		case bytes.Equal(head[:12], extended(3, 4, clipboardNotify)):
+			_, err = conn.Write(extended(6, 4, clipboardRequest))
+		case flags == clipboardProvide:
+			text, err = inflate(head[12:])
+		}
+		if err != nil || text == want {
+			return err
+		}
+	}
+}
+
+// inflate reads a text after its length, and without the zero at its end.
+func inflate(b []byte) (string, error) {
+	z, err := zlib.NewReader(bytes.NewReader(b))
+	if err != nil {
+		return "", err
+	}
+	defer z.Close()
+	text, err := io.ReadAll(io.LimitReader(z, 1<<16))
+	if len(text) < 4 {
+		return "", errors.Join(err, errors.New("a clipboard without a length"))
+	}
+	return strings.TrimRight(string(text[4:]), "\x00"), nil // QEMU does not end the stream
 }
 
 // dialIn connects from within a network namespace.

@@ -1,5 +1,6 @@
 // Command pasteagent is the part of a guest that QEMU's qemu-vdagent talks to:
-// it prints the text that is in the clipboard. It is for tests. The
+// it prints the text that comes into the clipboard, and puts its own there then.
+// It is for tests. The
 // protocol is SPICE's for agents: chunks, each with a port and a size, hold
 // messages; all numbers are little-endian.
 package main
@@ -11,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"time"
 )
 
@@ -28,7 +28,9 @@ const (
 
 	// What an agent can: give and take the clipboard when it is asked to.
 	capable = 1<<3 | 1<<5
-	text    = 1 // the only form of a content here
+	plain   = 1 // text, the only form of a content here
+
+	reply = "back from the guest"
 )
 
 func main() {
@@ -52,11 +54,13 @@ func run() error {
 		return err
 	}
 	fmt.Println("agent: ready")
-	var repeat atomic.Value
+	pasted := make(chan string, 1)
 	go func() {
-		for range time.Tick(200 * time.Millisecond) { // whoever listens may come later
-			if text := repeat.Load(); text != nil {
-				fmt.Printf("pasted: %s\n", text)
+		text := <-pasted
+		for range time.Tick(500 * time.Millisecond) { // whoever listens may come later
+			fmt.Printf("pasted: %s\n", text)
+			if err := send(f, grab, words(plain)); err != nil {
+				fmt.Println("pasteagent:", err)
 			}
 		}
 	}()
@@ -66,9 +70,14 @@ func run() error {
 		case err != nil:
 			return err
 		case kind == grab:
-			err = send(f, request, words(text))
+			err = send(f, request, words(plain))
+		case kind == request:
+			err = send(f, clipboard, append(words(plain), reply...))
 		case kind == clipboard && len(data) > 4:
-			repeat.Store(string(data[4:]))
+			select {
+			case pasted <- string(data[4:]):
+			default: // the first is enough
+			}
 		}
 		if err != nil {
 			return err
@@ -100,7 +109,7 @@ func words(list ...uint32) (b []byte) {
 	return b
 }
 
-// send sends a message in one chunk.
+// send sends a message in one chunk, with one write: others may be sent meanwhile.
 func send(w io.Writer, kind uint32, data []byte) error {
 	m := append(words(1, kind, 0, 0, uint32(len(data))), data...) // the version first; the zeros mean nothing
 	_, err := w.Write(append(words(chunk, uint32(len(m))), m...))
