@@ -2,6 +2,7 @@ package vm
 
 import (
 	"context"
+	"fmt"
 
 	"minimega/internal/errs"
 )
@@ -65,7 +66,11 @@ func (v *VM) lastSave() (SaveStatus, bool) {
 // whySave says what became of the last save, if that is not what it should be.
 func whySave(v *VM) Finding {
 	now, ok := v.lastSave()
-	if !ok || now.Status != SaveFailed {
+	switch {
+	case ok && now.Status == SaveActive:
+		return Finding{About: "save", Text: fmt.Sprintf("it is being saved (%.0f %% done), and cannot be started before that has ended", now.Percent),
+			Remedy: "wait; `vm save` without arguments shows how far it is"}
+	case !ok || now.Status != SaveFailed:
 		return Finding{}
 	}
 	f := found("save", now.Err, "")

@@ -14,6 +14,9 @@ import (
 // A daemon that dies after any step of an AddNet leaves a QEMU that the next
 // one can settle: the interface is there, or it can be added at once.
 func TestSettleNet(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: taps")
+	}
 	e := newEngine(t, tcg)
 	ctx := within(t, time.Minute)
 	n := vm.NetConfig{Tap: fmt.Sprintf("tst%d", os.Getpid()), MAC: "00:00:00:11:22:33"} // QEMU makes the tap if there is none
