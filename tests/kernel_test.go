@@ -15,7 +15,7 @@ func TestUnderDebiansKernel(t *testing.T) {
 		guesttest.Package{Path: "minimega/internal/vm/container/cgroup", Run: "^(TestMakeLeavesNothing|TestHidden|TestDeviceProgram)$"},
 		guesttest.Package{
 			Path:     "minimega/internal/vm/container",
-			Run:      "^TestIsolation$/^(Devices|Privilege|Writable|Vsock)$|^(TestUnified.*|TestKillPaused|TestAdopt|TestAdoptScreen|TestClean|TestUUID)$",
+			Run:      "^TestIsolation$/^(Devices|Privilege|Writable|Vsock)$|^(TestUnified.*|TestKillPaused|TestAdopt|TestAdoptScreen|TestClean|TestUUID|TestHostileFrames.*)$",
 			Env:      []string{"CONTAINER_TEST_GUEST=" + guesttest.LabDir + "/guest"},
 			Programs: map[string]string{"guest": "minimega/internal/vm/container/testdata/guest"},
 		},
