@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"minimega/internal/vm"
@@ -102,5 +103,21 @@ func TestInitIsTheFirstStage(t *testing.T) {
 	if err == nil {
 		b.endAfter(m)
 		t.Fatal("launched")
+	}
+}
+
+// A container that runs what is called like the first stage runs all the same.
+func TestNamedLikeTheFirstStage(t *testing.T) {
+	b := newBench(t)
+	m := b.start(b.config("rename", imageName))
+	until(t, "a tick", func() bool { return strings.Contains(m.shown(), "tick") })
+	if s, err := m.Status(t.Context()); s != vm.Running || err != nil {
+		t.Errorf("%v, %v", s, err)
+	}
+	if err := m.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := m.Status(t.Context()); s != vm.Paused || err != nil {
+		t.Errorf("%v, %v", s, err)
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
@@ -209,22 +208,29 @@ func (m *Machine) executed(ctx context.Context) error {
 func (m *Machine) replaced(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
-	for m.waits() {
+	for {
+		if waits, err := m.waits(); !waits || err != nil {
+			return nil // how it ended, if it did, is in its status
+		}
 		select {
 		case <-ctx.Done():
 			return errs.New(errs.State, "init was not executed: %w", ctx.Err())
-		case <-m.keeper.done: // how it ended is in its status
+		case <-m.keeper.done:
 			return nil
 		case <-time.After(time.Millisecond):
 		}
 	}
-	return nil
 }
 
-// waits reports whether the first process is still our own program.
-func (m *Machine) waits() bool {
-	exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", m.init.pid))
-	return err == nil && strings.HasPrefix(exe, "/memfd:"+imageName)
+// waits reports whether the first process is still our own program, that of the
+// keeper: anybody can have one of its name.
+func (m *Machine) waits() (bool, error) {
+	init, err := os.Stat(fmt.Sprintf("/proc/%d/exe", m.init.pid))
+	if err != nil {
+		return false, err
+	}
+	keeper, err := os.Stat(fmt.Sprintf("/proc/%d/exe", m.keeper.pid))
+	return err == nil && os.SameFile(init, keeper), err
 }
 
 // Stop freezes all processes.
@@ -254,11 +260,11 @@ func (m *Machine) late(err error) error {
 
 // Status tells whether init runs, waits or is frozen.
 func (m *Machine) Status(context.Context) (vm.State, error) {
-	exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", m.init.pid))
+	waits, err := m.waits()
 	if err != nil {
 		return 0, err
 	}
-	if strings.HasPrefix(exe, "/memfd:"+imageName) {
+	if waits {
 		return vm.Building, nil
 	}
 	frozen, err := m.group.Frozen()
