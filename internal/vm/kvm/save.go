@@ -331,7 +331,11 @@ func (m *Machine) left() bool {
 // its disks.
 func (s *save) rename() error {
 	for _, f := range s.files {
-		if err := os.Rename(f.Temp, f.Final); err != nil {
+		err := os.Rename(f.Temp, f.Final)
+		if errors.Is(err, fs.ErrNotExist) {
+			return errs.New(errs.NotFound, "what was to become %s has been removed while it was written", f.Final)
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -70,6 +70,10 @@ var cutOffs = []cutOff{
 		underWay(t, ctx, s)
 		must(t, s.disksCopied(ctx), s.migrate(ctx))
 	}, "", sayGone},
+	{"files removed", func(t *testing.T, ctx context.Context, s *save) {
+		underWay(t, ctx, s)
+		must(t, s.disksCopied(ctx), s.beginMigrate(ctx), s.remove())
+	}, "name the files: what was to become ", sayGone},
 	{"disk named", func(t *testing.T, ctx context.Context, s *save) {
 		underWay(t, ctx, s)
 		must(t, s.disksCopied(ctx), s.migrate(ctx), s.note(saveNaming, nil), os.Rename(s.files[0].Temp, s.files[0].Final))
