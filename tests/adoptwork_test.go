@@ -319,8 +319,7 @@ func (b *crashWorker) run(command string, done, perhaps func()) bool {
 		return true
 	}
 	if len(answer) > 0 { // refused, which only some may be
-		// QEMU gives up the drive of a disk that was pulled out a moment after its device.
-		if !strings.Contains(err.Error(), "already in use") && !strings.Contains(err.Error(), "Duplicate ID") {
+		if !strings.Contains(err.Error(), "already in use") {
 			w.t.Errorf("%s: %v", command, err)
 		}
 		return true
