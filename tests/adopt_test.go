@@ -337,6 +337,9 @@ func (w *crashWorld) checkMachine(name string, k *known, qmp func(command string
 	if may, ok := k.may["drive"]; ok && !slices.Contains(may, drive) {
 		w.t.Errorf("the CD in the drive of %s is %q, not %q", name, drive, may)
 	}
+	if cd, _ := k.now("cd"); filepath.Base("/"+cd) != drive {
+		w.t.Errorf("the CD of %s is %q, and QEMU has %q", name, cd, drive)
+	}
 	k.is("drive", drive)
 }
 

@@ -47,6 +47,9 @@ func (d *Daemon) adopt(ctx context.Context, deps *command.Deps) error {
 	if d.cfg.Force {
 		return d.discard(ctx, deps)
 	}
+	if err := deps.NS.DropHalfSaved(); err != nil {
+		d.log.Warn("what an earlier minimega saved by half remains", "err", err)
+	}
 	vms, err := deps.VMs.Adopt(ctx)
 	if err != nil {
 		d.log.Warn("VMs of an earlier minimega could not all be taken over", "err", err)

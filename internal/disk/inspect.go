@@ -199,7 +199,7 @@ func Free(path string, write bool) error {
 	used, err := locked(path, lockUse, permAll)
 	if err == nil && used {
 		err = errs.WithRemedy(errs.New(errs.State, "disk image %s is in use by another process", path),
-			"launch with snapshot true, or stop the VM that has it open")
+			"use a copy, launch with snapshot true, or stop the VM that has it open")
 	}
 	return err
 }

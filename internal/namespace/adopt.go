@@ -81,14 +81,20 @@ func (n *Namespace) forget() error {
 	return nil
 }
 
-// Adopt takes over what an earlier daemon kept of its namespaces, and removes
-// what it had saved by half. Files that cannot be used are named in the error.
+// DropHalfSaved removes what an earlier daemon had saved by half. VMs are adopted
+// after that, so that none completes a save into files that go.
+func (r *Registry) DropHalfSaved() error {
+	if r.opts.Files == "" {
+		return nil
+	}
+	return dropParts(filepath.Join(r.opts.Files, SavedDir))
+}
+
+// Adopt takes over what an earlier daemon kept of its namespaces. Files that
+// cannot be used are named in the error.
 func (r *Registry) Adopt() error {
 	names, err := r.kept()
 	failed := []error{err, r.owed.adopt()}
-	if r.opts.Files != "" {
-		failed = append(failed, dropParts(filepath.Join(r.opts.Files, SavedDir)))
-	}
 	for _, name := range names {
 		failed = append(failed, r.adopt(name))
 	}

@@ -120,7 +120,7 @@ func (v *VM) keepTrying(s *silent) Machine {
 		}
 		v.mu.Lock()
 		now := v.config.Clone() // it may have been changed meanwhile
-		now.Disks = c.Disks
+		now.Disks, now.CdromPath = c.Disks, c.CdromPath
 		if v.adding != nil && len(c.Networks) > len(now.Networks) { // it is plugged in
 			now.Networks = append(now.Networks, *v.adding)
 		}

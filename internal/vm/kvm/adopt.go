@@ -34,6 +34,10 @@ func (e *Engine) Adopt(ctx context.Context, s *vm.Spec, pid int) (vm.Machine, er
 	m := newMachine(l)
 	m.takeUpSave()
 	m.readPlugged(ctx)
+	// QEMU changes the CD before the record says so, and the guest may eject it.
+	if cd, ok, err := m.cdInDrive(ctx); err == nil && ok {
+		s.Config.CdromPath = cd
+	}
 	return m, nil
 }
 
