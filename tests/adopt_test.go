@@ -22,7 +22,7 @@ import (
 )
 
 var (
-	adoptRounds = flag.Int("adopt-rounds", 0, "how often TestAdoptAfterKill kills the daemon; 0 for as often as fits in -adopt-time")
+	adoptRounds = flag.Int("adopt-rounds", 200, "how often TestAdoptAfterKill kills the daemon; 0 for as often as fits in -adopt-time")
 	adoptTime   = flag.Duration("adopt-time", 40*time.Second, "how long TestAdoptAfterKill goes on when -adopt-rounds is 0")
 	adoptSeed   = flag.Uint64("adopt-seed", 0, "seed of TestAdoptAfterKill; 0 for another each time")
 	adoptQEMU   = flag.String("adopt-qemu", "", "QEMU for TestAdoptAfterKill; a stand-in without guests when empty")

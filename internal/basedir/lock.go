@@ -45,7 +45,7 @@ func holdLock(dir string) (*os.File, error) {
 // deadTime is how long the lock of a process that is gone may stay: one that
 // was killed while it started another leaves it to that until it has become
 // another program.
-const deadTime = 2 * time.Second
+const deadTime = 10 * time.Second
 
 // flock takes the lock, or fails at once if its holder lives.
 func flock(f *os.File, dir string) error {
