@@ -21,7 +21,7 @@ import (
 const (
 	suffix   = ".json"
 	beside   = ".data"
-	maxEntry = 1 << 20 // bytes
+	maxEntry = 16 << 20 // bytes
 )
 
 // Journal is a directory of entries. A nil Journal keeps nothing.
@@ -46,22 +46,35 @@ func (j *Journal) Add(v any) (*Entry, error) {
 	if j == nil {
 		return nil, nil
 	}
-	data, err := json.MarshalIndent(v, "", "\t")
+	data, err := encode(v)
 	if err != nil {
-		return nil, err
-	}
-	if err := os.MkdirAll(j.dir, 0o700); err != nil {
 		return nil, err
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for { // entries of before keep their names
+		if err := os.MkdirAll(j.dir, 0o700); err != nil {
+			return nil, err
+		}
 		path := filepath.Join(j.dir, strconv.Itoa(j.next)+suffix)
 		j.next++
-		if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
-			return &Entry{path: path}, host.WriteFile(path, append(data, '\n'), 0o600)
+		if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+			continue
 		}
+		err := host.WriteFile(path, data, 0o600)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // the last entry has just been removed, and the directory with it
+		}
+		return &Entry{path: path}, err
 	}
+}
+
+func encode(v any) ([]byte, error) {
+	data, err := json.MarshalIndent(v, "", "\t")
+	if err == nil && len(data) >= maxEntry {
+		err = fmt.Errorf("an entry of %d bytes; at most %d are kept", len(data), maxEntry)
+	}
+	return append(data, '\n'), err
 }
 
 // Entries returns what an earlier process left, in the order of the names.
@@ -94,6 +107,11 @@ func (j *Journal) Entries() ([]*Entry, error) {
 		list = append(list, e)
 	}
 	slices.SortFunc(list, func(a, b *Entry) int { return a.number() - b.number() })
+	if len(list) > 0 { // new ones come after them
+		j.mu.Lock()
+		j.next = max(j.next, list[len(list)-1].number()+1)
+		j.mu.Unlock()
+	}
 	return list, errors.Join(failed...)
 }
 
@@ -152,6 +170,18 @@ func (e *Entry) Read(v any) error {
 		return fmt.Errorf("%s: %w", e.path, err)
 	}
 	return nil
+}
+
+// Replace writes the entry anew.
+func (e *Entry) Replace(v any) error {
+	if e == nil {
+		return nil
+	}
+	data, err := encode(v)
+	if err != nil {
+		return err
+	}
+	return host.WriteFile(e.path, data, 0o600)
 }
 
 // Remove ends the entry: the thing is over.

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -49,8 +50,17 @@ func TestJournal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if fresh.path == found[0].path || fresh.path == found[1].path {
-		t.Error("an entry of before was overwritten")
+	if fresh.number() <= found[1].number() {
+		t.Errorf("%s does not come after those of before", fresh.path)
+	}
+	if err := fresh.Replace("e"); err != nil {
+		t.Error(err)
+	}
+	if text, err := os.ReadFile(fresh.path); err != nil || string(text) != "\"e\"\n" {
+		t.Errorf("%q, %v", text, err)
+	}
+	if _, err := later.Add(strings.Repeat("x", maxEntry)); err == nil {
+		t.Error("what could not be read again is kept")
 	}
 	for _, e := range append(found, fresh) {
 		if err := e.Remove(); err != nil {
@@ -119,4 +129,25 @@ func TestNil(t *testing.T) {
 	if l, err := j.Entries(); l != nil || err != nil {
 		t.Error("a nil journal has entries")
 	}
+}
+
+// The directory goes with the last entry, while others come.
+func TestAddWhileRemoving(t *testing.T) {
+	j := Open(filepath.Join(t.TempDir(), "j"))
+	var both sync.WaitGroup
+	for range 4 {
+		both.Go(func() {
+			for range 500 {
+				e, err := j.Add("x")
+				if err == nil {
+					err = e.Remove()
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	both.Wait()
 }

@@ -29,13 +29,14 @@ type record struct {
 	Configs map[string]*vm.Config `json:",omitempty"`
 	Hosts   []string              `json:",omitempty"`
 	NoHosts bool                  `json:",omitempty"` // Hosts is empty on purpose
+	Queue   bool                  `json:",omitempty"` // launches wait
 	Load    scheduler.Metric      `json:",omitempty"`
 	Limits  *scheduler.Limits     `json:",omitempty"`
 	Bridges map[string]tunnels    `json:",omitempty"`
 }
 
 func (n *Namespace) recordLocked() record {
-	r := record{Configs: n.saved, Hosts: n.hosts, NoHosts: len(n.hosts) == 0, Load: n.load, Bridges: n.bridges}
+	r := record{Configs: n.saved, Hosts: n.hosts, NoHosts: len(n.hosts) == 0, Queue: n.queueing, Load: n.load, Bridges: n.bridges}
 	if len(n.hosts) == 1 && n.hosts[0] == n.registry.host() && n.Name == Default {
 		r.Hosts = nil
 	}
@@ -74,11 +75,13 @@ func (n *Namespace) forget() error {
 	if n.registry.opts.Dir == "" {
 		return nil
 	}
-	if err := os.Remove(n.file()); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	_, err := n.discardQueue()
+	err = errors.Join(err, n.forgetPresent())
+	if gone := os.Remove(n.file()); !errors.Is(gone, fs.ErrNotExist) {
+		err = errors.Join(err, gone)
 	}
 	_ = os.Remove(n.registry.opts.Dir) // only when it is empty
-	return nil
+	return err
 }
 
 // DropHalfSaved removes what an earlier daemon had saved by half. VMs are adopted
@@ -108,10 +111,15 @@ func (r *Registry) Discard() ([]string, error) {
 	lines, untold := r.owed.discard()
 	failed := []error{err, untold}
 	for _, name := range names {
-		n := &Namespace{Name: name, registry: r}
+		n := newNamespace(r, name)
 		kept, err := n.read()
-		failed = append(failed, n.forget())
 		lines = append(lines, kept.lines(name, r.host(), err)...)
+		if p, err := n.readPresent(); err != nil || p != (present{}) {
+			lines = append(lines, "present configuration of namespace "+name)
+		}
+		queued, stuck := n.discardQueue()
+		lines = append(lines, queued...)
+		failed = append(failed, stuck, n.forget())
 	}
 	return lines, errors.Join(failed...)
 }
@@ -126,6 +134,9 @@ func (r *record) lines(namespace, here string, bad error) []string {
 	}
 	if r.NoHosts || len(r.Hosts) > 0 && !slices.Equal(r.Hosts, []string{here}) {
 		add("hosts " + strings.Join(r.Hosts, ","))
+	}
+	if r.Queue {
+		add("queueing")
 	}
 	if r.Load != "" {
 		add("load metric " + string(r.Load))
@@ -152,13 +163,15 @@ func (r *Registry) kept() ([]string, error) {
 		return nil, nil
 	}
 	failed := []error{err, host.RemoveTemps(r.opts.Dir)}
-	var names []string
+	names := map[string]bool{}
 	for _, e := range entries {
-		if name, ok := strings.CutSuffix(e.Name(), fileSuffix); ok && CheckName(name) == nil && e.Type().IsRegular() {
-			names = append(names, name)
+		for suffix, kind := range map[string]fs.FileMode{fileSuffix: 0, presentSuffix: 0, queueSuffix: fs.ModeDir} {
+			if name, ok := strings.CutSuffix(e.Name(), suffix); ok && e.Type() == kind && CheckName(name) == nil {
+				names[name] = true
+			}
 		}
 	}
-	return names, errors.Join(failed...)
+	return slices.Sorted(maps.Keys(names)), errors.Join(failed...)
 }
 
 func (r *Registry) adopt(name string) error {
@@ -167,35 +180,41 @@ func (r *Registry) adopt(name string) error {
 		return err
 	}
 	kept, err := ns.read()
-	if err != nil {
-		return err
+	if err == nil {
+		ns.restore(kept)
 	}
-	ns.restore(kept)
-	return nil
+	return errors.Join(err, ns.adoptPresent(), ns.adoptQueue())
 }
 
-// read is what an earlier daemon kept of the namespace.
+// read is what an earlier daemon kept of the namespace, beside its queue.
 func (n *Namespace) read() (r record, err error) {
-	text, err := readKept(n.file())
-	if err == nil {
-		err = json.Unmarshal(text, &r)
-	}
-	if err != nil {
-		return record{}, fmt.Errorf("%s: %w", n.file(), err)
+	if err := readKept(n.file(), &r); err != nil {
+		return record{}, err
 	}
 	return r, nil
 }
 
-// readKept reads a file that an earlier daemon kept.
-func readKept(path string) ([]byte, error) {
+// readKept reads a file that an earlier daemon kept into to, which stays as it is
+// if there is none.
+func readKept(path string, to any) error {
 	st, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if st.Size() > maxFile {
-		return nil, fmt.Errorf("%s cannot be used: it has %d bytes, at most %d are read", path, st.Size(), maxFile)
+		return fmt.Errorf("%s cannot be used: it has %d bytes, at most %d are read", path, st.Size(), maxFile)
 	}
-	return os.ReadFile(path)
+	text, err := os.ReadFile(path)
+	if err == nil {
+		err = json.Unmarshal(text, to)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
 }
 
 // restore takes over what an earlier daemon kept.
@@ -216,5 +235,6 @@ func (n *Namespace) restore(r record) {
 	if r.Limits != nil {
 		n.limits = *r.Limits
 	}
+	n.queueing = r.Queue
 	maps.Copy(n.bridges, r.Bridges)
 }

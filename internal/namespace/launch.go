@@ -27,6 +27,7 @@ func (n *Namespace) launch(ctx context.Context, q *taken, progress func(done, fa
 		n.registry.opts.Log.Warn("launch", "namespace", n.Name, "warning", w)
 	}
 	q.ran = true
+	n.dropGroups(q.groups) // what is not made when this minimega is killed is lost with the command
 	n.nameAll(found.where, q.groups)
 	p := n.begin(q.groups, progress)
 	orders := n.orders(q.groups, found.files)

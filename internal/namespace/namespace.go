@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"minimega/internal/errs"
+	"minimega/internal/journal"
 	"minimega/internal/scheduler"
 	"minimega/internal/vm"
 )
@@ -15,7 +16,8 @@ import (
 type Namespace struct {
 	Name     string
 	registry *Registry
-	turn     chan struct{} // holds one token: the right to write the file of stored configurations
+	turn     chan struct{}    // holds one token: the right to write what a later daemon is to know
+	queued   *journal.Journal // keeps the queue
 
 	mu       sync.Mutex // guards the fields below
 	config   *vm.Config // never changed in place
@@ -24,9 +26,9 @@ type Namespace struct {
 	load     scheduler.Metric
 	limits   scheduler.Limits
 	queueing bool
-	queue    []*Group
-	plan     bool // the queue has been planned by a dry run
-	unnamed  int  // next N of vm-N
+	queue    []*Group // never changed in place
+	plan     bool     // the queue has been planned by a dry run
+	unnamed  int      // next N of vm-N
 	runs     []*Run
 	capture  Capture
 	bridges  map[string]tunnels // that `ns bridge` connected
@@ -45,7 +47,7 @@ func newNamespace(r *Registry, name string) *Namespace {
 	if peers := r.opts.Cluster.Peers(); len(peers) > 0 && name != Default {
 		hosts = peers
 	}
-	return &Namespace{Name: name, registry: r, turn: make(chan struct{}, 1), config: vm.NewConfig(), saved: map[string]*vm.Config{},
+	return &Namespace{Name: name, registry: r, turn: make(chan struct{}, 1), queued: r.journal(name), config: vm.NewConfig(), saved: map[string]*vm.Config{},
 		hosts: hosts, load: scheduler.CPUCommit, bridges: map[string]tunnels{}}
 }
 
@@ -55,6 +57,14 @@ func (n *Namespace) Config() *vm.Config { n.mu.Lock(); defer n.mu.Unlock(); retu
 // Edit changes a copy of the configuration and, if change succeeds, makes it
 // the present one.
 func (n *Namespace) Edit(change func(*vm.Config) error) error {
+	if err := n.edit(change); err != nil {
+		return err
+	}
+	n.keepPresent()
+	return nil
+}
+
+func (n *Namespace) edit(change func(*vm.Config) error) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	c := n.config.Clone()
@@ -63,6 +73,13 @@ func (n *Namespace) Edit(change func(*vm.Config) error) error {
 	}
 	n.config = c
 	return nil
+}
+
+func (n *Namespace) setConfig(c *vm.Config) {
+	n.mu.Lock()
+	n.config = c
+	n.mu.Unlock()
+	n.keepPresent()
 }
 
 // SetNetworks reads netspecs into the configuration. Aliases get their VLAN now.
@@ -116,9 +133,7 @@ func (n *Namespace) Restore(name string) error {
 	if err != nil {
 		return err
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.config = c
+	n.setConfig(c)
 	return nil
 }
 
@@ -157,9 +172,7 @@ func (n *Namespace) Clone(ctx context.Context, which string) error {
 	for i := range c.Disks {
 		c.Disks[i].SnapshotPath = ""
 	}
-	n.mu.Lock()
-	n.config = c
-	n.mu.Unlock()
+	n.setConfig(c)
 	return nil
 }
 
@@ -167,7 +180,12 @@ func (n *Namespace) Clone(ctx context.Context, which string) error {
 func (n *Namespace) Capture() Capture { n.mu.Lock(); defer n.mu.Unlock(); return n.capture }
 
 // SetCapture changes the settings of captures.
-func (n *Namespace) SetCapture(c Capture) { n.mu.Lock(); n.capture = c; n.mu.Unlock() }
+func (n *Namespace) SetCapture(c Capture) {
+	n.mu.Lock()
+	n.capture = c
+	n.mu.Unlock()
+	n.keepPresent()
+}
 
 // claim keeps a VLAN that was named by number out of the allocation of aliases.
 func (n *Namespace) claim(v int) error {

@@ -144,16 +144,9 @@ func (o *owed) adopt() error {
 	if o.dir == "" {
 		return nil
 	}
-	text, err := readKept(o.file())
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
 	by := map[string]debt{}
-	if err == nil {
-		err = json.Unmarshal(text, &by)
-	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", o.file(), err)
+	if err := readKept(o.file(), &by); err != nil || len(by) == 0 {
+		return err
 	}
 	return o.add(by)
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"minimega/internal/errs"
+	"minimega/internal/journal"
 	"minimega/internal/vm"
 	"minimega/pkg/ranges"
 )
@@ -20,6 +21,7 @@ type Group struct {
 	Names  []string // "" for a VM that gets its name at launch
 	Config *vm.Config
 	hosts  []string // where a dry run or `mv` puts each; of a group that waits guarded by Namespace.mu
+	kept   *journal.Entry
 }
 
 // Run is one pass over the queue.
@@ -33,7 +35,12 @@ type Run struct {
 func (n *Namespace) Queueing() bool { n.mu.Lock(); defer n.mu.Unlock(); return n.queueing }
 
 // SetQueueing says whether launches wait.
-func (n *Namespace) SetQueueing(on bool) { n.mu.Lock(); n.queueing = on; n.mu.Unlock() }
+func (n *Namespace) SetQueueing(on bool) {
+	n.mu.Lock()
+	n.queueing = on
+	n.mu.Unlock()
+	n.keep()
+}
 
 // Queue returns the groups that wait.
 func (n *Namespace) Queue() []*Group { n.mu.Lock(); defer n.mu.Unlock(); return slices.Clone(n.queue) }
@@ -41,8 +48,10 @@ func (n *Namespace) Queue() []*Group { n.mu.Lock(); defer n.mu.Unlock(); return 
 // FlushQueue drops the groups that wait, and forgets what was refused.
 func (n *Namespace) FlushQueue() {
 	n.mu.Lock()
+	groups := n.queue
 	n.queue, n.plan, n.refused = nil, false, nil
 	n.mu.Unlock()
+	n.dropGroups(groups)
 }
 
 // Launch queues VMs of a type, and unless the namespace queues, launches the
@@ -65,13 +74,18 @@ func (n *Namespace) Launch(ctx context.Context, t vm.Type, what, saved string, p
 		n.note(names, err)
 		return err
 	}
+	waits := n.Queueing()
+	if waits {
+		n.keepGroup(g)
+	}
 	// Queued and taken in one step: else the launch of another session may take
 	// this group along, and this one finds nothing to launch.
 	n.mu.Lock()
-	if err := n.enqueueLocked(g); err != nil || n.queueing {
+	if err := n.enqueueLocked(g); err != nil || waits {
 		n.mu.Unlock()
 		if err != nil {
 			n.note(names, err)
+			n.dropGroups([]*Group{g})
 		}
 		return err
 	}

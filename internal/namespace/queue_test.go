@@ -20,12 +20,15 @@ type numbers struct{}
 
 func (numbers) Resolve(_, spec string) (int, string, error) { return 101, spec, nil }
 
-func newTestRegistry(t *testing.T) *Registry {
+func newTestRegistry(t *testing.T) *Registry { return keptRegistry(t, "") }
+
+// keptRegistry keeps in a directory what a later daemon is to know.
+func keptRegistry(t *testing.T, dir string) *Registry {
 	t.Helper()
 	vms := vm.NewManager(vm.Options{Base: t.TempDir(), Host: "h", Engines: []vm.Engine{&vmtest.Engine{}}, Network: &vmtest.Network{},
 		VLANName: func(string, int) string { return "" }, Parallel: 4, Log: slog.New(slog.DiscardHandler)}, 0)
 	t.Cleanup(vms.Close)
-	return NewRegistry(Options{Cluster: cluster.New("h"), Facts: func() host.Facts { return host.Facts{CPUs: 2, MemTotal: 1024, Limit: -1} }, VMs: vms, VLANs: numbers{}, Log: slog.New(slog.DiscardHandler),
+	return NewRegistry(Options{Cluster: cluster.New("h"), Facts: func() host.Facts { return host.Facts{CPUs: 2, MemTotal: 1024, Limit: -1} }, VMs: vms, VLANs: numbers{}, Dir: dir, Log: slog.New(slog.DiscardHandler),
 		NetDrivers: func(context.Context, string) func(string) bool { return func(string) bool { return false } }})
 }
 

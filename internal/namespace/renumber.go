@@ -15,26 +15,38 @@ func (r *Registry) Renumber(moves []network.Renumbering) {
 	}
 	r.mu.Unlock()
 	for _, ns := range spaces {
-		if ns.renumber(moves) {
+		present, stored, queued := ns.renumber(moves)
+		if present {
+			ns.keepPresent()
+		}
+		if stored {
 			ns.keep()
+		}
+		if queued {
+			ns.rekeepQueue()
 		}
 	}
 }
 
-// renumber reports whether a stored configuration has changed.
-func (n *Namespace) renumber(moves []network.Renumbering) (stored bool) {
+// renumber reports whether the present configuration, one that is stored, or one
+// that waits has changed.
+func (n *Namespace) renumber(moves []network.Renumbering) (present, stored, queued bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.config, _ = renumbered(n.Name, n.config, moves)
+	n.config, present = renumbered(n.Name, n.config, moves)
 	for name, c := range n.saved {
 		var changed bool
 		n.saved[name], changed = renumbered(n.Name, c, moves)
 		stored = stored || changed
 	}
-	for _, g := range n.queue {
-		g.Config, _ = renumbered(n.Name, g.Config, moves)
+	for i, g := range n.queue {
+		if c, changed := renumbered(n.Name, g.Config, moves); changed {
+			again := *g
+			again.Config = c
+			n.queue[i], queued = &again, true
+		}
 	}
-	return stored
+	return present, stored, queued
 }
 
 // renumbered returns c itself, or an edited copy.
