@@ -9,8 +9,10 @@ import (
 	"strings"
 
 	"minimega/internal/command"
+	"minimega/internal/errs"
 	"minimega/internal/host"
 	"minimega/internal/image"
+	"minimega/internal/network"
 	"minimega/internal/vlan"
 )
 
@@ -57,9 +59,13 @@ func (d *Daemon) adopt(ctx context.Context, deps *command.Deps) error {
 	for _, l := range vms.Lost {
 		d.log.Warn("removed a VM that an earlier minimega left half made", "vm", l.Name, "id", l.ID, "namespace", l.Namespace, "reason", l.Reason)
 	}
-	links, err := deps.Net.Adopt(ctx, deps.VMs.Ports())
+	ports := deps.VMs.Ports()
+	links, err := deps.Net.Adopt(ctx, ports)
 	if err != nil {
 		d.log.Warn("the network of an earlier minimega could not all be taken over", "err", err)
+	}
+	if err := releaseGone(ctx, deps, ports); err != nil {
+		d.log.Warn("removing the taps of machines that ended meanwhile", "err", err)
 	}
 	if len(links) > 0 {
 		d.log.Info("removed interfaces that an earlier minimega left", "interfaces", strings.Join(links, " "))
@@ -76,6 +82,25 @@ func (d *Daemon) adopt(ctx context.Context, deps *command.Deps) error {
 		d.log.Warn("a process of an earlier minimega runs on by itself; it ends with this one", "process", l)
 	}
 	return nil
+}
+
+// releaseGone has the network forget ports of VMs that ended, and let go of them,
+// before it knew of them.
+func releaseGone(ctx context.Context, deps *command.Deps, adopted []network.PortSpec) error {
+	still := map[string]bool{}
+	for _, p := range deps.VMs.Ports() {
+		still[p.Name] = true
+	}
+	var failed []error
+	for _, p := range adopted {
+		if still[p.Name] {
+			continue
+		}
+		if err := deps.Net.Release(ctx, p.Name); !errors.Is(err, errs.NotFound) { // or else it knew in time
+			failed = append(failed, err)
+		}
+	}
+	return errors.Join(failed...)
 }
 
 // discard ends and removes everything, and says what: also when it cannot go on.
