@@ -63,6 +63,18 @@ func (g *group) flags() []string { return []string{"-mesh-key", g.key, "-level",
 // meet waits until every running daemon knows all others.
 func (g *group) meet() {
 	g.t.Helper()
+	g.meetAs("size", func(n int) string { return fmt.Sprint(": ", n) })
+}
+
+// link waits until every running daemon knows all others, and is linked with
+// each: what goes by way of another host is lost with that.
+func (g *group) link() {
+	g.t.Helper()
+	g.meetAs("size,peers", func(n int) string { return fmt.Sprintf(": %d %d", n, n-1) })
+}
+
+func (g *group) meetAs(columns string, want func(running int) string) {
+	g.t.Helper()
 	running := 0
 	for _, d := range g.daemons {
 		if d.Running() {
@@ -71,7 +83,7 @@ func (g *group) meet() {
 	}
 	for i, d := range g.daemons {
 		if d.Running() {
-			g.await(i, fmt.Sprint(": ", running), ".columns size mesh status")
+			g.await(i, want(running), ".columns "+columns+" mesh status")
 		}
 	}
 }

@@ -19,6 +19,7 @@ import (
 // said to have ended until it has.
 func TestLostHost(t *testing.T) {
 	g := newGroup(t, 4)
+	g.link()
 	g.do(0, "namespace lab")
 	for _, lose := range []struct {
 		in   string
@@ -67,7 +68,7 @@ func (g *group) loseDuring(command, file string) string {
 }
 
 // back starts the daemon of the third host again.
-func (g *group) back() { g.t.Helper(); g.again(lost) }
+func (g *group) back() { g.t.Helper(); g.again(lost); g.link() }
 
 // again starts a daemon that died.
 func (g *group) again(n int) {
@@ -157,7 +158,7 @@ func lostInSave(g *group) {
 func lostInClear(g *group) {
 	g.do(0, "ns bridge wire vxlan")
 	g.daemons[lost].Kill()
-	g.meet()
+	g.link()
 	without := "n1: !host n3: the host is not in the mesh (`mesh list` shows who is; `ns del-hosts` takes it out of a namespace)"
 	g.want(0, without, "clear namespace lab")
 	g.want(0, without, "clear namespace lab")
@@ -178,7 +179,7 @@ func lostInClear(g *group) {
 	g.want(0, "", "mesh send n3 namespace lab vm info")
 	g.want(lost, "n3: []", ".columns tunnels .filter bridge=wire bridge")
 	g.daemons[lost].Kill()
-	g.meet()
+	g.link()
 	g.do(0, "clear namespace lab")
 	g.back()
 }

@@ -72,6 +72,9 @@ func inject([]string) error {
 	buf := make([]byte, 2048)
 	for {
 		n, from, err := unix.Recvfrom(fd, buf, 0)
+		if errors.Is(err, unix.EINTR) { // a signal of the Go runtime
+			continue
+		}
 		if errors.Is(err, unix.EAGAIN) {
 			break
 		}
