@@ -11,6 +11,7 @@ import (
 	"go.uber.org/goleak"
 
 	"minimega/internal/errs"
+	"minimega/internal/host/hosttest"
 	"minimega/internal/network"
 	"minimega/internal/network/networktest"
 )
@@ -21,7 +22,9 @@ func asDatapath(t testing.TB) network.Datapath { return newDatapath(t) }
 
 func newDatapath(t testing.TB) *Datapath {
 	t.Helper()
-	d, err := New(t.TempDir(), slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})))
+	dir := t.TempDir()
+	hosttest.Machine{Marks: []string{dir}, Alone: true}.Check(t)
+	d, err := New(dir, slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})))
 	if err != nil {
 		t.Fatal(err)
 	}
