@@ -134,6 +134,7 @@ func (s *Session) SetNamespace(name string) {
 	s.Shared.mu.Lock()
 	s.Shared.namespace = name
 	s.Shared.mu.Unlock()
+	s.Shared.keep()
 }
 
 // SetFlags changes the flags of this session and of sessions to come.
@@ -144,6 +145,7 @@ func (s *Session) SetFlags(f minicli.Flags) {
 	s.Shared.mu.Lock()
 	s.Shared.flags = f
 	s.Shared.mu.Unlock()
+	s.Shared.keep()
 }
 
 // MaxHistory bounds the history; the oldest lines go first.
@@ -151,6 +153,8 @@ const MaxHistory = 10000
 
 // Shared is what all sessions of a daemon have in common.
 type Shared struct {
+	file *sharedFile // nil for none; set before there are sessions
+
 	mu        sync.Mutex // guards the fields below
 	namespace string
 	flags     minicli.Flags
@@ -175,7 +179,12 @@ func (s *Shared) NewSession() *Session {
 func (s *Shared) StatusPeriod() time.Duration { s.mu.Lock(); defer s.mu.Unlock(); return s.status }
 
 // SetStatusPeriod changes the time between two progress messages.
-func (s *Shared) SetStatusPeriod(d time.Duration) { s.mu.Lock(); s.status = d; s.mu.Unlock() }
+func (s *Shared) SetStatusPeriod(d time.Duration) {
+	s.mu.Lock()
+	s.status = d
+	s.mu.Unlock()
+	s.keep()
+}
 
 // Aliases returns a copy of the aliases.
 func (s *Shared) Aliases() map[string]string {
@@ -187,12 +196,13 @@ func (s *Shared) Aliases() map[string]string {
 // SetAlias sets an alias; an empty expansion removes it.
 func (s *Shared) SetAlias(name, expansion string) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if expansion == "" {
 		delete(s.aliases, name)
-		return
+	} else {
+		s.aliases[name] = expansion
 	}
-	s.aliases[name] = expansion
+	s.mu.Unlock()
+	s.keep()
 }
 
 // Remember appends a line to the history.

@@ -106,7 +106,7 @@ func releaseGone(ctx context.Context, deps *command.Deps, adopted []network.Port
 // discard ends and removes everything, and says what: also when it cannot go on.
 func (d *Daemon) discard(ctx context.Context, deps *command.Deps) error {
 	background := func(context.Context) ([]string, error) { return d.jobs.Discard() }
-	for _, end := range []func(context.Context) ([]string, error){deps.VMs.Discard, deps.Net.Discard, deps.Forgotten, background} {
+	for _, end := range []func(context.Context) ([]string, error){deps.VMs.Discard, deps.Net.Discard, deps.Forgotten, background, d.forgetShared} {
 		lines, err := end(ctx)
 		d.removed(lines)
 		if err != nil {
@@ -118,6 +118,10 @@ func (d *Daemon) discard(ctx context.Context, deps *command.Deps) error {
 		d.say("kept the images in " + store)
 	}
 	return nil
+}
+
+func (d *Daemon) forgetShared(context.Context) ([]string, error) {
+	return command.ForgetShared(d.sharedPath())
 }
 
 // removed tells what -force removed, a line each.

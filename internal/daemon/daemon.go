@@ -133,7 +133,7 @@ func (d *Daemon) build(ctx context.Context, logs *minilog.Log) error {
 	if err := d.adopt(ctx, deps); err != nil {
 		return err
 	}
-	d.Router = api.NewRouter(cli, api.Options{Host: hostname, Shared: command.NewShared(namespace.Default), Preprocess: deps.Preprocess,
+	d.Router = api.NewRouter(cli, api.Options{Host: hostname, Shared: d.shared(), Preprocess: deps.Preprocess,
 		Cluster: d.mesh.cluster, Hosts: deps.NS.Hosts, Log: d.log})
 	if err := d.joinMesh(ctx, deps.Net); err != nil {
 		return err
@@ -144,6 +144,19 @@ func (d *Daemon) build(ctx context.Context, logs *minilog.Log) error {
 	d.up = true
 	return nil
 }
+
+// shared is what sessions start with, as an earlier daemon left it.
+func (d *Daemon) shared() *command.Shared {
+	path := d.sharedPath()
+	d.finally("sessions", func() error { _, err := command.ForgetShared(path); return err })
+	s := command.NewShared(namespace.Default)
+	if err := s.Keep(path, d.log); err != nil {
+		d.log.Warn("namespace, flags and aliases of an earlier minimega cannot be taken over", "err", err)
+	}
+	return s
+}
+
+func (d *Daemon) sharedPath() string { return filepath.Join(d.cfg.Base, "sessions") }
 
 // owners builds what the commands act on.
 func (d *Daemon) owners(hostname string) (*command.Deps, error) {
