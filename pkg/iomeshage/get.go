@@ -381,6 +381,16 @@ func (t *transfer) addWaiter() bool {
 	return true
 }
 
+// ended reports whether the transfer is over, and its outcome can be read.
+func (t *transfer) ended() bool {
+	select {
+	case <-t.finished:
+		return true
+	default:
+		return false
+	}
+}
+
 // wait ends with the transfer, or with ctx; the last who leaves ends it.
 func (t *transfer) wait(ctx context.Context) error {
 	select {

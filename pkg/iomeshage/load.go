@@ -123,9 +123,11 @@ func (l *load) report() {
 	began := time.Now()
 	err := l.finish()
 	for _, t := range l.begun {
-		if t.err == nil {
+		switch {
+		case !t.ended(): // given up here, and waited for by others
+		case t.err == nil:
 			log.Info("file distribution: file is here", "file", t.label, "bytes", t.layout.size, "took", t.took.Round(time.Millisecond))
-		} else {
+		default:
 			log.Error("file distribution: file did not come", "file", t.label, "err", t.err)
 		}
 	}
@@ -133,7 +135,7 @@ func (l *load) report() {
 	case !l.dir:
 	case err == nil:
 		log.Info("file distribution: directory is here", "directory", l.label, "came", len(l.list), "took", time.Since(began).Round(time.Millisecond))
-	case !slices.ContainsFunc(l.coming, func(t *transfer) bool { return t.err != nil }): // else that is why
+	case !slices.ContainsFunc(l.coming, func(t *transfer) bool { return t.ended() && t.err != nil }): // else that is why
 		log.Error("file distribution: directory did not come", "directory", l.label, "err", err)
 	}
 }
@@ -154,10 +156,8 @@ func (l *load) status() Status {
 		of := t.status()
 		st.Bytes, st.Size = st.Bytes+of.Bytes, st.Size+of.Size
 		st.Sources = append(st.Sources, of.Sources...)
-		select {
-		case <-t.finished:
+		if t.ended() {
 			st.Done++
-		default:
 		}
 	}
 	slices.Sort(st.Sources)
