@@ -11,7 +11,6 @@ import (
 	"os"
 	"time"
 
-	"minimega/internal/errs"
 	"minimega/internal/host"
 	"minimega/internal/namespace"
 	"minimega/pkg/minicli"
@@ -47,17 +46,22 @@ func (s *Shared) Keep(path string, log *slog.Logger) error {
 		return err
 	}
 	f := &sharedFile{path: path, log: log, fresh: fresh, turn: make(chan struct{}, 1), last: fresh}
-	text, state, err := readShared(path)
-	if err == nil && text != nil {
-		f.last = text
-		s.mu.Lock()
-		s.namespace, s.flags, s.status = state.Namespace, state.Flags, state.Status
-		if state.Aliases != nil {
-			s.aliases = state.Aliases
-		}
-		s.mu.Unlock()
-	}
 	s.file = f
+	var state sharedState
+	found, err := host.ReadJSON(path, maxSharedFile, &state)
+	if err != nil || !found {
+		return err
+	}
+	if err := namespace.CheckName(state.Namespace); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	s.mu.Lock()
+	s.namespace, s.flags, s.status = state.Namespace, state.Flags, state.Status
+	if state.Aliases != nil {
+		s.aliases = state.Aliases
+	}
+	s.mu.Unlock()
+	f.last, err = s.encode()
 	return err
 }
 
@@ -72,30 +76,6 @@ func ForgetShared(path string) ([]string, error) {
 		return nil, err
 	}
 	return []string{"namespace, flags and aliases that sessions start with"}, nil
-}
-
-// readShared returns what is in the file, nothing if there is none.
-func readShared(path string) (text []byte, state sharedState, err error) {
-	st, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, state, nil
-	}
-	if err == nil && st.Size() > maxSharedFile {
-		err = errs.New(errs.Invalid, "%s has %d bytes, at most %d are read", path, st.Size(), maxSharedFile)
-	}
-	if err == nil {
-		text, err = os.ReadFile(path)
-	}
-	if err == nil {
-		err = json.Unmarshal(text, &state)
-	}
-	if err == nil {
-		err = namespace.CheckName(state.Namespace)
-	}
-	if err != nil {
-		return nil, sharedState{}, fmt.Errorf("%s: %w", path, err)
-	}
-	return text, state, nil
 }
 
 func (s *Shared) encode() ([]byte, error) {

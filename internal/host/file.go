@@ -3,10 +3,15 @@
 package host
 
 import (
+	"encoding/json"
 	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+
+	"minimega/internal/errs"
 )
 
 // WriteFile replaces a file in one step: a reader, or a start after a crash,
@@ -40,4 +45,36 @@ func RemoveTemps(dir string) error {
 		}
 	}
 	return errors.Join(failed...)
+}
+
+// ReadJSON reads a file of at most limit bytes, as an earlier process kept it,
+// into what to points to, and reports whether there is one. After an error what
+// to points to may be half read.
+func ReadJSON(path string, limit int64, to any) (found bool, err error) {
+	st, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if st.Size() > limit {
+		return true, errs.New(errs.Invalid, "%s cannot be used: it has %d bytes, at most %d are read", path, st.Size(), limit)
+	}
+	text, err := os.ReadFile(path)
+	if err == nil {
+		err = json.Unmarshal(text, to)
+	}
+	if err != nil {
+		return true, fmt.Errorf("%s: %w", path, err)
+	}
+	return true, nil
+}
+
+// RemoveFile removes a file, if there is one.
+func RemoveFile(path string) error {
+	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }

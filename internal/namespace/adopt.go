@@ -3,7 +3,6 @@ package namespace
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
 	"maps"
 	"os"
@@ -76,10 +75,7 @@ func (n *Namespace) forget() error {
 		return nil
 	}
 	_, err := n.discardQueue()
-	err = errors.Join(err, n.forgetPresent())
-	if gone := os.Remove(n.file()); !errors.Is(gone, fs.ErrNotExist) {
-		err = errors.Join(err, gone)
-	}
+	err = errors.Join(err, host.RemoveFile(n.presentFile()), host.RemoveFile(n.file()))
 	_ = os.Remove(n.registry.opts.Dir) // only when it is empty
 	return err
 }
@@ -197,24 +193,8 @@ func (n *Namespace) read() (r record, err error) {
 // readKept reads a file that an earlier daemon kept into to, which stays as it is
 // if there is none.
 func readKept(path string, to any) error {
-	st, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if st.Size() > maxFile {
-		return fmt.Errorf("%s cannot be used: it has %d bytes, at most %d are read", path, st.Size(), maxFile)
-	}
-	text, err := os.ReadFile(path)
-	if err == nil {
-		err = json.Unmarshal(text, to)
-	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	return nil
+	_, err := host.ReadJSON(path, maxFile, to)
+	return err
 }
 
 // restore takes over what an earlier daemon kept.

@@ -2,9 +2,7 @@ package namespace
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -132,7 +130,7 @@ func (o *owed) forget() error {
 	if o.dir == "" {
 		return nil
 	}
-	if err := os.Remove(o.file()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := host.RemoveFile(o.file()); err != nil {
 		return err
 	}
 	_ = os.Remove(o.dir) // only when it is empty

@@ -2,8 +2,6 @@ package namespace
 
 import (
 	"encoding/json"
-	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -48,7 +46,7 @@ func (n *Namespace) keepPresent() {
 
 func (n *Namespace) writePresent(p present) error {
 	if p == (present{}) {
-		return n.forgetPresent()
+		return host.RemoveFile(n.presentFile())
 	}
 	text, err := json.Marshal(p)
 	if err == nil {
@@ -58,13 +56,6 @@ func (n *Namespace) writePresent(p present) error {
 		return err
 	}
 	return host.WriteVolatile(n.presentFile(), append(text, '\n'), 0o600)
-}
-
-func (n *Namespace) forgetPresent() error {
-	if err := os.Remove(n.presentFile()); !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
 }
 
 // readPresent is what an earlier daemon kept.

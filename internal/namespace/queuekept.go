@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 
 	"minimega/internal/errs"
 	"minimega/internal/journal"
@@ -24,7 +25,7 @@ type queuedGroup struct {
 // entry is the group as it is kept.
 func (g *Group) entry() queuedGroup {
 	q := queuedGroup{Type: g.Type, Names: g.Names, Config: g.Config}
-	if label(g.Names) == "" {
+	if !slices.ContainsFunc(g.Names, func(name string) bool { return name != "" }) {
 		q.Names, q.Count = nil, len(g.Names)
 	}
 	return q

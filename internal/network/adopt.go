@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"minimega/internal/host"
 )
 
 // recordName is the file, in the base directory, of what a later daemon cannot
@@ -77,20 +79,9 @@ func (m *Manager) keep() {
 
 func readRecord(base string) (*record, error) {
 	path := filepath.Join(base, recordName)
-	st, err := os.Stat(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return &record{}, nil
-	}
-	if err != nil || st.Size() > maxRecord {
-		return &record{}, fmt.Errorf("%s cannot be used: %w", path, errors.Join(err, errors.ErrUnsupported))
-	}
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return &record{}, err
-	}
 	var r record
-	if err := json.Unmarshal(text, &r); err != nil {
-		return &record{}, fmt.Errorf("%s: %w", path, err)
+	if _, err := host.ReadJSON(path, maxRecord, &r); err != nil {
+		return &record{}, err
 	}
 	return &r, nil
 }
