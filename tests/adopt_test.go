@@ -162,8 +162,15 @@ func (w *crashWorld) start() {
 	w.starts++
 	log := filepath.Join(w.host.work, fmt.Sprintf("daemon%d.log", w.starts))
 	for w.rand.IntN(4) == 0 {
-		cmd := w.host.command(program, "-nostdin", "-base", w.base)
-		if err := cmd.Start(); err != nil {
+		out, err := os.OpenFile(log+".early", os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		cmd := w.host.command(program, "-nostdin", "-base", w.base, "-level", "info")
+		cmd.Stdout, cmd.Stderr = out, out
+		err = cmd.Start()
+		_ = out.Close()
+		if err != nil {
 			w.t.Fatal(err)
 		}
 		time.Sleep(time.Duration(w.rand.IntN(150)) * time.Millisecond)
