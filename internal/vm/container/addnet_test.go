@@ -380,3 +380,32 @@ func TestSpace(t *testing.T) {
 		t.Errorf("of an ended container: %v", err)
 	}
 }
+
+// A daemon that dies between the kill of a paused container and the thaw, which
+// version 1 of control groups needs, leaves one that would end as soon as
+// somebody starts it: it has ended.
+func TestAdoptKilledWhilePaused(t *testing.T) {
+	p := newPlant(t)
+	v := p.container(p.config("echo"))
+	if err := errors.Join(p.vms.Start(t.Context(), "n", "a"), p.vms.Stop(t.Context(), "n", "a")); err != nil {
+		t.Fatal(err)
+	}
+	m := p.machine(v)
+	keeper := m.keeper.pid
+	p.vms.Close() // so that nobody sees it end
+	p.vms = nil
+	if err := errors.Join(m.Close(), unix.Kill(m.Pid(), unix.SIGKILL)); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { // it stays our child
+		_ = unix.Kill(keeper, unix.SIGKILL)
+		_, _ = unix.Wait4(keeper, nil, 0, nil)
+	}()
+	v, _ = p.adopt()
+	if v.State() != vm.Error || !strings.Contains(v.Tag("error"), "init was killed by signal 9") {
+		t.Errorf("%v, %q", v.State(), v.Tag("error"))
+	}
+	if err := p.vms.Start(t.Context(), "n", "a"); err != nil || v.State() != vm.Running || v.Tag("error") != "" {
+		t.Errorf("started again: %v, %v, %q", err, v.State(), v.Tag("error"))
+	}
+}

@@ -40,6 +40,7 @@ func (e *Engine) Adopt(ctx context.Context, s *vm.Spec, pid int) (vm.Machine, er
 	err := undo.Run(ctx,
 		undo.Step{Name: "find keeper", Do: func(context.Context) error { return l.findKeeper(pid) }, Undo: func() error { return l.keeper.close() }},
 		undo.Step{Name: "find init", Do: l.findInit, Undo: func() error { return l.init.close() }},
+		undo.Step{Name: "end what was killed", Do: l.finishKill},
 		undo.Step{Name: "borrow terminal", Do: func(context.Context) error { return l.borrow(l.keeper.pid) },
 			Undo: func() error { return errors.Join(l.pty.Close(), l.start.Close()) }},
 		undo.Step{Name: "open console", Do: l.openConsole, Undo: func() error { return l.console.Close() }},
@@ -118,6 +119,17 @@ func (l *launch) findInit(context.Context) error {
 	}
 	l.init, err = openProcess(child)
 	return err
+}
+
+// finishKill does what a daemon could not that died in Machine.Kill: a frozen init
+// of version 1 stays, although it has been killed, and would die once somebody
+// lets it go on.
+func (l *launch) finishKill(ctx context.Context) error {
+	killed, err := l.init.killed()
+	if err != nil || !killed {
+		return err
+	}
+	return errors.Join(errs.New(errs.State, "the container was being killed"), l.group.Thaw(ctx))
 }
 
 // borrow gets back what the keeper has held.

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -41,6 +43,26 @@ func (p *process) kill() error {
 
 // alive returns an error once the process has gone, and its pid may be another's.
 func (p *process) alive() error { return unix.PidfdSendSignal(p.fd, 0, nil, 0) }
+
+// killed reports whether SIGKILL waits for the process to take it.
+func (p *process) killed() (bool, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.pid))
+	if err = errors.Join(err, p.alive()); err != nil { // and so the text is about it
+		return false, err
+	}
+	for _, field := range []string{"\nSigPnd:", "\nShdPnd:"} {
+		_, after, _ := strings.Cut(string(text), field)
+		word, _, _ := strings.Cut(after, "\n")
+		pending, err := strconv.ParseUint(strings.TrimSpace(word), 16, 64)
+		if err != nil {
+			return false, fmt.Errorf("pending signals of process %d: %w", p.pid, err)
+		}
+		if pending&(1<<(unix.SIGKILL-1)) != 0 {
+			return true, nil
+		}
+	}
+	return false, nil
+}
 
 // root is the path of its root directory.
 func (p *process) root() string { return fmt.Sprintf("/proc/%d/root", p.pid) }
