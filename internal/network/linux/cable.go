@@ -23,12 +23,15 @@ func (b *building) cables(ctx context.Context) error {
 			todo = append(todo, i)
 		}
 	}
-	for tries := 0; len(todo) > 0; tries++ {
-		again, err := b.tryCables(ctx, todo, tries < maxVanished)
+	for vanished := 0; len(todo) > 0; {
+		again, ghosts, err := b.tryCables(ctx, todo, vanished < maxVanished)
 		if err != nil {
 			return err
 		}
 		todo = again
+		if ghosts {
+			vanished++
+		}
 	}
 	return nil
 }
@@ -39,8 +42,9 @@ func (b *building) cables(ctx context.Context) error {
 const maxVanished = 10
 
 // tryCables makes pairs in one batch, and returns those whose names turned out
-// to be taken and that can try others.
-func (b *building) tryCables(ctx context.Context, todo []int, vanished bool) (again []int, err error) {
+// to be taken and that can try others: also, if patient, by a device that is not
+// there, a ghost.
+func (b *building) tryCables(ctx context.Context, todo []int, patient bool) (again []int, ghosts bool, err error) {
 	var reqs []*nl.NetlinkRequest
 	names := make([]string, len(todo))
 	for i, at := range todo {
@@ -50,7 +54,7 @@ func (b *building) tryCables(ctx context.Context, todo []int, vanished bool) (ag
 		}
 		r, err := b.cable(at, names[i])
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		reqs = append(reqs, r)
 	}
@@ -62,8 +66,10 @@ func (b *building) tryCables(ctx context.Context, todo []int, vanished bool) (ag
 			p.Name, p.Index, p.Space = names[i], index, nil
 			b.made = append(b.made, index)
 			err = errors.Join(err, err1)
-		case errors.Is(failed, unix.EEXIST) && p.Name == "" && (vanished || b.d.space.exists(names[i])):
+		case errors.Is(failed, unix.EEXIST) && p.Name == "" && b.d.space.exists(names[i]):
 			again = append(again, todo[i])
+		case errors.Is(failed, unix.EEXIST) && p.Name == "" && patient:
+			again, ghosts = append(again, todo[i]), true
 		case err != nil: // one error is enough
 		case errors.Is(failed, unix.EEXIST) && b.d.space.exists(names[i]):
 			err = taken(p.Name)
@@ -75,7 +81,7 @@ func (b *building) tryCables(ctx context.Context, todo []int, vanished bool) (ag
 			err = fmt.Errorf("cannot create tap %s: %w", names[i], missing(failed, "veth"))
 		}
 	}
-	return again, err
+	return again, ghosts, err
 }
 
 // cable is the request for the pair of a port. An end with an MTU unlike the

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -154,5 +156,62 @@ func TestContainerPortWithoutSpace(t *testing.T) {
 	}
 	if err := d.Delete(context.Background(), ports); err != nil {
 		t.Error(err)
+	}
+}
+
+// Names that are taken when a pair is made, and free when one looks, are passed
+// by like those that stay taken, however many of those are before them.
+func TestGhosts(t *testing.T) {
+	networktest.Host(t)
+	before := networktest.Links(t)
+	d := newDatapath(t)
+	other := func(i int) netlink.Link {
+		return &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: network.AutoName + strconv.Itoa(i)}}
+	}
+	for i := range maxVanished {
+		if err := netlink.LinkAdd(other(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE) // of this namespace, for any thread
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	ctx, stop := context.WithCancel(t.Context())
+	var flicker sync.WaitGroup
+	flicker.Go(func() {
+		for ctx.Err() == nil {
+			l := other(maxVanished)
+			err := h.LinkAdd(l)
+			if err == nil {
+				err = h.LinkDel(l)
+			}
+			if err != nil && !errors.Is(err, unix.EEXIST) { // or else it is the container's
+				t.Error(err)
+			}
+		}
+	})
+	ns, _ := anotherSpace(t)
+	for range 60 {
+		d.nextTap.Store(0)
+		ports, err := d.Create(t.Context(), []network.PortSpec{{Kind: network.Container, Bridge: "br_a", VLAN: 7, Space: ns, Inside: "veth0"}})
+		if err == nil {
+			err = d.Delete(t.Context(), ports)
+		}
+		if err != nil {
+			t.Error(err)
+			break
+		}
+	}
+	stop()
+	flicker.Wait()
+	for i := range maxVanished {
+		if err := netlink.LinkDel(other(i)); err != nil {
+			t.Error(err)
+		}
+	}
+	if diff := cmp.Diff(before, networktest.Links(t)); diff != "" {
+		t.Errorf("left (-before +now):\n%s", diff)
 	}
 }
