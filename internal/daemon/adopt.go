@@ -64,6 +64,7 @@ func (d *Daemon) adopt(ctx context.Context, deps *command.Deps) error {
 	if err != nil {
 		d.log.Warn("the network of an earlier minimega could not all be taken over", "err", err)
 	}
+	deps.VMs.LosePorts(func(tap string) bool { _, ok := deps.Net.Port(tap); return ok })
 	if err := releaseGone(ctx, deps, ports); err != nil {
 		d.log.Warn("removing the taps of machines that ended meanwhile", "err", err)
 	}

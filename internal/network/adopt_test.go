@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink"
 
 	"minimega/internal/errs"
 	"minimega/internal/network"
@@ -240,6 +241,37 @@ func TestAdoptTunnel(t *testing.T) {
 		t.Errorf("links: %v, before %v", now, links)
 	}
 	if err := second.Untunnel(t.Context(), "br", name); err != nil {
+		t.Error(err)
+	}
+}
+
+// The name of an adopted port whose device has gone is nobody else's: its owner
+// does not know yet, and deletes what has that name.
+func TestAdoptedNames(t *testing.T) {
+	d := newDynasty(t)
+	first := d.next()
+	taps := create(t, first, vmPort("", 5), vmPort("", 5))
+	second := d.next()
+	if _, err := second.Adopt(t.Context(), append(specs(taps), vmPort("mega_tap2", 5))); err == nil { // the third has gone already
+		t.Error("nobody misses mega_tap2")
+	}
+	link, err := netlink.LinkByName(taps[1].Name)
+	if err == nil {
+		err = netlink.LinkDel(link)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	more := create(t, second, vmPort("", 5), vmPort("", 6))
+	for _, p := range more {
+		if p.Name == taps[1].Name || p.Name == "mega_tap2" {
+			t.Errorf("%s is given away", p.Name)
+		}
+	}
+	if err := second.Release(t.Context(), taps[1].Name); err != nil {
+		t.Error(err)
+	}
+	if err := second.Delete(t.Context(), more[0].Name, more[1].Name, taps[0].Name); err != nil {
 		t.Error(err)
 	}
 }

@@ -136,6 +136,16 @@ func (m *Manager) Ports() []network.PortSpec {
 	return specs
 }
 
+// LosePorts has the VMs forget those of their ports that are not there any more:
+// somebody else's may get their names. A relaunch makes new ones.
+func (m *Manager) LosePorts(there func(tap string) bool) {
+	for _, v := range m.List("") {
+		if lost := v.forgetTaps(func(tap string) bool { return !there(tap) }); len(lost) > 0 {
+			v.writeConfig()
+		}
+	}
+}
+
 func eachInstance(found []*instance, do func(*instance) error) error {
 	failed := make([]error, len(found))
 	slots := make(chan struct{}, wide)
@@ -253,7 +263,7 @@ func (m *Manager) adopt(ctx context.Context, i *instance) (*VM, *Lost, error) {
 	if !v.State().Alive() {
 		failed = errors.Join(failed, v.dropNet(ctx))
 		if v.spacer() != nil { // its taps have gone with it
-			v.forgetTaps()
+			v.forgetTaps(all)
 		}
 	}
 	if _, err := os.Readlink(v.linkPath()); err != nil {

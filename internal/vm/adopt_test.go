@@ -387,3 +387,35 @@ func TestAdoptLeaving(t *testing.T) {
 		t.Errorf("%v, not cleaned: %v", s, e.unclean)
 	}
 }
+
+// A VM whose tap has gone is flushed all the same, and has a new one when it is
+// started again: nothing is connected to what has the old name now.
+func TestLosePorts(t *testing.T) {
+	base, _ := estate(t, "a", "b")
+	n := &vmtest.Network{}
+	m := heirOf(base, processes{}, n)
+	defer m.Close()
+	ctx := t.Context()
+	if _, err := m.Adopt(ctx); err != nil {
+		t.Fatal(err)
+	}
+	m.LosePorts(n.Has)
+	if ports := m.Ports(); len(ports) != 0 {
+		t.Errorf("ports: %v", ports)
+	}
+	for _, step := range []struct {
+		do    func(context.Context, string, string) error
+		who   string
+		ports int
+	}{{m.Kill, "all", 0}, {m.Start, "a", 1}, {m.Kill, "a", 1}, {m.Flush, "all", 0}} {
+		if err := step.do(ctx, "ns", step.who); err != nil {
+			t.Fatal(err)
+		}
+		if n.Len() != step.ports || len(m.Ports()) != step.ports {
+			t.Errorf("the network has %d ports, the VMs %v, not %d", n.Len(), m.Ports(), step.ports)
+		}
+	}
+	if left := m.List(""); len(left) != 0 {
+		t.Errorf("left: %v", left)
+	}
+}

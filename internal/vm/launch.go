@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -207,17 +208,17 @@ func (v *VM) makeMachine(ctx context.Context) error {
 	var space *os.File
 	dir := undo.Step{Name: "make instance directory", Do: func(context.Context) error { return v.makeDir() }, Undo: v.removeDir}
 	ns := undo.Step{Name: "make network namespace", Do: v.keep}
-	taps := undo.Step{Name: "make taps", Do: func(ctx context.Context) error { return v.makeTaps(ctx, space) }, Undo: v.removeTaps}
+	var made []string // of the taps: those of an earlier launch, which a machine that opens taps keeps, stay
+	taps := undo.Step{Name: "make taps", Do: func(ctx context.Context) (err error) { made, err = v.makeTaps(ctx, space); return err },
+		Undo: func() error { return v.removeTaps(made) }}
 	if spacer := v.spacer(); spacer != nil {
 		ns.Do = func(ctx context.Context) (err error) {
 			space, err = spacer.NewSpace(ctx, &Spec{ID: v.ID, Name: v.Name, Namespace: v.Namespace, Dir: v.Dir(), Config: v.Config(), Log: v.log()})
 			return err
 		}
 		defer func() { _ = space.Close() }() // the machine has it
-	} else if again { // the taps are still those of the first launch, and stay
-		taps.Do, taps.Undo = v.keep, nil
 	}
-	if again { // so does the directory
+	if again { // the directory stays
 		dir.Do, dir.Undo = v.keep, nil
 	}
 	err := undo.Run(ctx, dir, ns, taps, undo.Step{Name: "start " + v.Type.String(), Do: func(ctx context.Context) (err error) {
@@ -250,30 +251,38 @@ func (v *VM) spacer() Spacer {
 	return s
 }
 
-// makeTaps makes a port for every interface, all or none. space is the network
-// namespace of the interfaces, nil for a machine that opens taps.
-func (v *VM) makeTaps(ctx context.Context, space *os.File) error {
-	c := v.Config()
-	if len(c.Networks) == 0 || space == nil && v.Type != KVM {
-		return nil
+// makeTaps makes a port for every interface that has none, all or none, and
+// returns their names. space is the network namespace of the interfaces, nil for
+// a machine that opens taps.
+func (v *VM) makeTaps(ctx context.Context, space *os.File) (made []string, err error) {
+	if space == nil && v.Type != KVM {
+		return nil, nil
 	}
-	specs := make([]network.PortSpec, len(c.Networks))
-	for i, n := range c.Networks {
-		specs[i] = v.portSpec(i, n)
-		specs[i].Space = space
+	var specs []network.PortSpec
+	var at []int
+	for i, n := range v.Config().Networks {
+		if n.Tap == "" {
+			s := v.portSpec(i, n)
+			s.Space = space
+			specs, at = append(specs, s), append(at, i)
+		}
+	}
+	if len(specs) == 0 {
+		return nil, nil
 	}
 	ports, err := v.manager.opts.Network.Create(ctx, specs)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	n := v.config.Clone()
 	for i, p := range ports {
-		n.Networks[i].Tap = p.Name
+		n.Networks[at[i]].Tap = p.Name
+		made = append(made, p.Name)
 	}
 	v.config = n
-	return nil
+	return made, nil
 }
 
 // portSpec is the port of an interface.
@@ -286,30 +295,33 @@ func (v *VM) portSpec(i int, n NetConfig) network.PortSpec {
 	return s
 }
 
-// removeTaps takes the ports away again.
-func (v *VM) removeTaps() error {
-	names := v.forgetTaps()
+// removeTaps takes ports away again.
+func (v *VM) removeTaps(names []string) error {
+	names = v.forgetTaps(func(tap string) bool { return slices.Contains(names, tap) })
 	if len(names) == 0 {
 		return nil
 	}
 	return v.manager.opts.Network.Delete(context.Background(), names...)
 }
 
-// forgetTaps returns the names of the ports, which are somebody else's then.
-func (v *VM) forgetTaps() []string {
-	names := v.tapNames()
-	if len(names) == 0 {
-		return nil
-	}
+// forgetTaps returns the names of those ports, which are somebody else's then.
+func (v *VM) forgetTaps(which func(tap string) bool) (names []string) {
 	v.mu.Lock()
+	defer v.mu.Unlock()
 	n := v.config.Clone()
 	for i := range n.Networks {
-		n.Networks[i].Tap = ""
+		if tap := n.Networks[i].Tap; tap != "" && which(tap) {
+			names = append(names, tap)
+			n.Networks[i].Tap = ""
+		}
 	}
-	v.config = n
-	v.mu.Unlock()
+	if len(names) > 0 {
+		v.config = n
+	}
 	return names
 }
+
+func all(string) bool { return true }
 
 func (v *VM) tapNames() []string {
 	var names []string

@@ -135,9 +135,11 @@ func (d *Datapath) Adopt(ctx context.Context, specs []network.PortSpec) ([]netwo
 		return nil, nil, err
 	}
 	d.adoptSegments(l)
+	d.inherited = make(map[string]bool, len(specs))
 	var found []network.Port
 	var failed []error
 	for _, s := range specs {
+		d.inherited[s.Name] = true
 		p, seg, err := d.adoptPort(ctx, l, s)
 		if err != nil {
 			failed = append(failed, err)

@@ -41,7 +41,8 @@ type Datapath struct {
 	guard *guard
 
 	nextTap, nextName atomic.Uint32
-	idle              sync.WaitGroup // timers of segments, see linger
+	inherited         map[string]bool // names of the ports that Adopt was asked for; nobody changes it later
+	idle              sync.WaitGroup  // timers of segments, see linger
 
 	mu      sync.Mutex // guards the fields below; never held while the kernel works
 	closed  bool

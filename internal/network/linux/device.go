@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
+	"syscall"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -17,7 +19,14 @@ import (
 
 // taps makes the devices of all ports of kind Tap. They become persistent only
 // once they are marked as ours: if this process dies before, they go with it.
+// No process is started meanwhile: it would have the descriptors until it
+// executes its program, and a hypervisor would find its tap busy.
 func (b *building) taps(ctx context.Context) error {
+	if !slices.ContainsFunc(b.ports, func(p network.Port) bool { return p.Kind == network.Tap }) {
+		return nil
+	}
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	var open []*os.File
 	var closers sync.WaitGroup
 	defer closers.Wait()
@@ -93,9 +102,20 @@ func (d *Datapath) newTap(p *network.Port) (*os.File, error) {
 	}
 }
 
+// autoName returns a name that was not tried before, and that no port of an
+// earlier datapath had: the device of a container that has ended is gone before
+// its owner knows, who would then delete the next one of that name.
 func (d *Datapath) autoName() string {
-	return network.AutoName + strconv.FormatUint(uint64(d.nextTap.Add(1)-1), 10)
+	for {
+		name := network.AutoName + strconv.FormatUint(uint64((d.nextTap.Add(1)-1)%maxTaps), 10)
+		if !d.inherited[name] {
+			return name
+		}
+	}
 }
+
+// maxTaps is how many names there are: IFNAMSIZ leaves seven digits.
+const maxTaps = 1e7
 
 // openTap follows Documentation/networking/tuntap.rst. The flags are those that
 // QEMU sets when it opens the tap.

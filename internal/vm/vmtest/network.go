@@ -88,3 +88,6 @@ func (n *Network) Port(name string) (network.PortSpec, bool) {
 
 // Len returns how many ports there are.
 func (n *Network) Len() int { n.mu.Lock(); defer n.mu.Unlock(); return len(n.ports) }
+
+// Has reports whether there is a port of this name.
+func (n *Network) Has(name string) bool { _, ok := n.Port(name); return ok }
