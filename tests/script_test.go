@@ -19,6 +19,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"golang.org/x/sys/unix"
+
 	"minimega/internal/guest"
 	"minimega/internal/host/hosttest"
 )
@@ -224,10 +226,29 @@ func (h *host) stay(cmd *exec.Cmd, base, log, dir string) error {
 			return errors.New("no socket after two minutes")
 		case <-time.After(5 * time.Millisecond):
 		}
-		if c, err := net.Dial("unix", filepath.Join(base, "minimega")); err == nil {
-			return c.Close()
+		if c, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: filepath.Join(base, "minimega"), Net: "unix"}); err == nil {
+			lives := listenerLives(c)
+			_ = c.Close()
+			if lives {
+				return nil
+			}
 		}
 	}
+}
+
+// listenerLives reports whether the socket is not what a daemon that was killed
+// has left to a process that it was just starting.
+func listenerLives(c *net.UnixConn) bool {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return false
+	}
+	lives := false
+	_ = raw.Control(func(fd uintptr) {
+		who, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+		lives = err == nil && unix.Kill(int(who.Pid), 0) == nil
+	})
+	return lives
 }
 
 // cmdHalt ends the last daemon with SIGTERM and waits; `halt -9` kills it.

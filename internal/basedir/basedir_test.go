@@ -376,3 +376,57 @@ func TestInUse(t *testing.T) {
 		d.Close()
 	}
 }
+
+// A socket that a daemon left, when it was killed, to a process that it was just
+// starting is no daemon, although it takes connections.
+func TestRemnant(t *testing.T) {
+	base := filepath.Join(t.TempDir(), "base")
+	if err := os.Mkdir(base, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(os.Args[0], "-test.run=^TestLeaver$")
+	cmd.Env = append(os.Environ(), "BASEDIR_TEST_LEAVE="+filepath.Join(base, SocketName), "GORACE=atexit_sleep_ms=0")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	word, _, _ := strings.Cut(string(out), "\n")
+	pid, err := strconv.Atoi(word)
+	if err != nil {
+		t.Fatal(err)
+	}
+	heir, err := os.FindProcess(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer heir.Kill()
+	if c, err := net.Dial("unix", filepath.Join(base, SocketName)); err != nil {
+		t.Error(err)
+	} else {
+		c.Close()
+	}
+	open(t, options(base)).Close()
+}
+
+// TestLeaver is the child of TestRemnant.
+func TestLeaver(t *testing.T) {
+	path := os.Getenv("BASEDIR_TEST_LEAVE")
+	if path == "" {
+		return
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := l.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	heir := exec.Command("sleep", "60")
+	heir.ExtraFiles = []*os.File{f}
+	if err := heir.Start(); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Println(heir.Process.Pid)
+	os.Exit(0)
+}

@@ -103,14 +103,26 @@ func removeSocket(path string, force bool) (bool, error) {
 	return true, nil
 }
 
-// answers reports whether something accepts connections on the socket.
+// answers reports whether something accepts connections on the socket. What a
+// process that is gone has left to another, which it was just starting, does not
+// count.
 func answers(path string) bool {
 	c, err := net.DialTimeout("unix", path, answerTime)
 	if err != nil {
 		return !errors.Is(err, unix.ECONNREFUSED)
 	}
-	c.Close()
-	return true
+	defer c.Close()
+	raw, err := c.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return true
+	}
+	listener := 0
+	err = raw.Control(func(fd uintptr) {
+		if who, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+			listener = int(who.Pid) // of who called listen(2); 0 in another pid namespace
+		}
+	})
+	return err != nil || listener <= 0 || !errors.Is(unix.Kill(listener, 0), unix.ESRCH)
 }
 
 // InUse returns the base directories that daemons of this host hold, as far as

@@ -45,18 +45,3 @@ func lockFile(ctx context.Context, f *os.File, how int) error {
 		}
 	}
 }
-
-// briefly is how long to wait for a lock that tells of use: a process that is
-// just being started holds its parent's for a moment.
-const briefly = 100 * time.Millisecond
-
-// tryLock takes a lock if nobody else holds it.
-func tryLock(f *os.File, how int) (bool, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), briefly)
-	defer cancel()
-	err := lockFile(ctx, f, how)
-	if errors.Is(err, context.DeadlineExceeded) {
-		return false, nil
-	}
-	return err == nil, err
-}

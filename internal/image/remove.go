@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"minimega/internal/errs"
+	"minimega/internal/host"
 )
 
 // Info is what is known of an image.
@@ -105,7 +106,7 @@ func (s *Store) inUse(r record, used mounts) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	free, err := tryLock(f, unix.LOCK_EX)
+	free, err := host.Claim(f)
 	return !free, errors.Join(err, f.Close())
 }
 
@@ -235,7 +236,7 @@ func (s *Store) tidy() error {
 	if err != nil {
 		return err
 	}
-	free, err := tryLock(f, unix.LOCK_EX)
+	free, err := host.Claim(f)
 	if free && err == nil {
 		err = s.collect(s.mounted())
 	}

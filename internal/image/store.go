@@ -102,7 +102,7 @@ func (s *Store) sweep() error {
 	if err != nil {
 		return err
 	}
-	free, err := tryLock(f, unix.LOCK_EX)
+	free, err := host.Claim(f)
 	if free && err == nil {
 		err = s.removeAll(tmpDir)
 	}

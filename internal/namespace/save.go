@@ -11,8 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"minimega/internal/errs"
 	"minimega/internal/host"
 	"minimega/internal/vm"
@@ -118,14 +116,13 @@ func claimPart(path string) (*os.File, error) {
 	if err != nil {
 		return nil, errs.Wrap(errs.Permission, err)
 	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if ours, e := f.Stat(); err == nil && e == nil {
-		if there, e := os.Stat(path); e != nil || !os.SameFile(ours, there) {
-			err = fs.ErrNotExist // its owner has just finished with it
-		}
+	ours, err := host.Claim(f)
+	if st, e := f.Stat(); ours && e == nil {
+		there, e := os.Stat(path)
+		ours = e == nil && os.SameFile(st, there) // or else its owner has just finished with it
 	}
-	if err != nil {
-		return nil, errors.Join(errs.New(errs.State, "another command is saving to this name"), f.Close())
+	if !ours {
+		return nil, errors.Join(errs.New(errs.State, "another command is saving to this name"), err, f.Close())
 	}
 	names, err := f.Readdirnames(-1)
 	for _, name := range names {

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"minimega/internal/errs"
+	"minimega/internal/host"
 )
 
 // output is a recording's file. It is opened before anything else happens, so
@@ -35,8 +36,11 @@ func openOutput(j *job) (*output, error) {
 		_ = f.Close()
 		return nil, errs.New(errs.Invalid, "cannot record to %s: it is not a plain file", j.path)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if ours, err := host.Claim(f); !ours {
 		_ = f.Close()
+		if err != nil {
+			return nil, outputError(j.path, err)
+		}
 		return nil, errs.New(errs.State, "cannot record to %s: it is being written by another recording", j.path)
 	}
 	return &output{File: f, fresh: fresh, job: j}, nil

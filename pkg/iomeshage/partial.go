@@ -276,6 +276,9 @@ func (p *partial) finish(mode fs.FileMode, mtime time.Time) error {
 
 func (p *partial) close() {
 	_ = p.root.Close()
+	if p.record != nil { // a process that is just being started has it open, too, and would keep the lock
+		_ = unix.Flock(int(p.record.Fd()), unix.LOCK_UN)
+	}
 	for _, f := range []*os.File{p.data, p.record} {
 		if f != nil {
 			_ = f.Close()

@@ -7,8 +7,6 @@ import (
 	"os"
 	"syscall"
 
-	"golang.org/x/sys/unix"
-
 	"minimega/internal/errs"
 	"minimega/internal/host"
 )
@@ -61,8 +59,8 @@ func mountNTFS(device, opts, dir string) (unmount func() error, err error) {
 		return nil, errs.New(errs.Invalid, "cannot mount it as NTFS: %w", errors.Join(err, c.stop()))
 	}
 	return func() error {
-		if err := unix.Unmount(dir, 0); err != nil {
-			return errors.Join(&os.PathError{Op: "unmount", Path: dir, Err: err}, c.stop())
+		if err := unmountFrom(dir); err != nil {
+			return errors.Join(err, c.stop())
 		}
 		return c.wait()
 	}, nil

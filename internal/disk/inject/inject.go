@@ -21,6 +21,7 @@ import (
 
 	"minimega/internal/disk"
 	"minimega/internal/errs"
+	"minimega/internal/host"
 )
 
 // Whole is the partition of an image without a partition table.
@@ -114,8 +115,8 @@ func lock(image string) (unlock func() error, err error) {
 	if err != nil {
 		return nil, errs.Wrap(errs.Permission, err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return nil, errors.Join(errs.New(errs.State, "[image %s] another command is changing it", image), f.Close())
+	if ours, err := host.Claim(f); !ours {
+		return nil, errors.Join(errs.New(errs.State, "[image %s] another command is changing it", image), err, f.Close())
 	}
 	return f.Close, nil
 }

@@ -265,3 +265,16 @@ func FuzzPartitions(f *testing.F) {
 		_ = detect(bytes.NewReader(b), 0)
 	})
 }
+
+// A process that is started meanwhile has the descriptors of the files that are
+// written, for a moment: the file system is unmounted all the same.
+func TestForkMeanwhile(t *testing.T) {
+	image := newExt(t)
+	defer hosttest.Forks(t)()
+	r := Request{Image: image, Partition: Whole, Put: []Pair{{newFile(t, "a", "first"), "/a/b"}}}
+	for range 30 {
+		if err := Run(t.Context(), r, quiet); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -128,12 +128,23 @@ func mountKernel(device, kind, opts, dir string) (unmount func() error, err erro
 	if err != nil {
 		return nil, errs.New(errs.Invalid, "cannot mount it as %s: %s: %w", kind, oneLine(out), err)
 	}
-	return func() error {
-		if err := unix.Unmount(dir, 0); err != nil {
+	return func() error { return unmountFrom(dir) }, nil
+}
+
+// unmountFrom waits for processes that somebody else starts: they have what was
+// open here until they execute.
+func unmountFrom(dir string) error {
+	tick := time.NewTicker(childPoll)
+	defer tick.Stop()
+	for end := time.Now().Add(childTime); ; <-tick.C {
+		err := unix.Unmount(dir, 0)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, unix.EBUSY) || time.Now().After(end) {
 			return &os.PathError{Op: "unmount", Path: dir, Err: err}
 		}
-		return nil
-	}, nil
+	}
 }
 
 func writable(dir string) error {

@@ -1,12 +1,9 @@
 package linux
 
 import (
-	"context"
-	"os"
-	"sync"
-	"syscall"
 	"testing"
 
+	"minimega/internal/host/hosttest"
 	"minimega/internal/network"
 	"minimega/internal/network/networktest"
 )
@@ -17,29 +14,14 @@ func TestForkMeanwhile(t *testing.T) {
 	networktest.Host(t)
 	d := newDatapath(t)
 	defer closeClean(t, d)
-	ctx, stop := context.WithCancel(t.Context())
-	var forks sync.WaitGroup
-	defer forks.Wait()
-	defer stop()
-	for range 4 {
-		forks.Go(func() {
-			for ctx.Err() == nil {
-				p, err := os.StartProcess("/bin/true", []string{"true"}, &os.ProcAttr{Sys: &syscall.SysProcAttr{Setsid: true}})
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				_, _ = p.Wait()
-			}
-		})
-	}
+	defer hosttest.Forks(t)()
 	for range 100 {
-		ports, err := d.Create(ctx, []network.PortSpec{{Kind: network.Tap, VLAN: network.Disconnected}})
+		ports, err := d.Create(t.Context(), []network.PortSpec{{Kind: network.Tap, VLAN: network.Disconnected}})
 		if err != nil {
 			t.Fatal(err)
 		}
 		networktest.OpenTap(t, ports[0].Name).Close()
-		if err := d.Delete(ctx, ports); err != nil {
+		if err := d.Delete(t.Context(), ports); err != nil {
 			t.Fatal(err)
 		}
 	}
