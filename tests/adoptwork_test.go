@@ -215,9 +215,6 @@ func (b *crashWorker) live(name string, k *known, state string) bool {
 	case ended: // launched again, and then started: it may be found between the two
 		done, perhaps := moved("RUNNING", "BUILDING")
 		return b.run("vm start "+name, done, perhaps)
-	case n < 2 && b.engine == containers: // the next daemon cannot know who killed it
-		done, perhaps := moved("QUIT", "ERROR")
-		return b.run("vm kill "+name, done, perhaps)
 	case n < 2:
 		done, perhaps := moved("QUIT")
 		return b.run("vm kill "+name, done, perhaps)

@@ -385,6 +385,15 @@ func TestSpace(t *testing.T) {
 // version 1 of control groups needs, leaves one that would end as soon as
 // somebody starts it: it has ended.
 func TestAdoptKilledWhilePaused(t *testing.T) {
+	for name, c := range map[string]struct {
+		file, signal bool // what there is of the kill
+		want         vm.State
+	}{"by us": {true, true, vm.Quit}, "nearly by us": {true, false, vm.Quit}, "by others": {false, true, vm.Error}} {
+		t.Run(name, func(t *testing.T) { adoptKilled(t, c.file, c.signal, c.want) })
+	}
+}
+
+func adoptKilled(t *testing.T, file, signal bool, want vm.State) {
 	p := newPlant(t)
 	v := p.container(p.config("echo"))
 	if err := errors.Join(p.vms.Start(t.Context(), "n", "a"), p.vms.Stop(t.Context(), "n", "a")); err != nil {
@@ -394,7 +403,14 @@ func TestAdoptKilledWhilePaused(t *testing.T) {
 	keeper := m.keeper.pid
 	p.vms.Close() // so that nobody sees it end
 	p.vms = nil
-	if err := errors.Join(m.Close(), unix.Kill(m.Pid(), unix.SIGKILL)); err != nil {
+	err := m.Close()
+	if file {
+		err = errors.Join(err, os.WriteFile(filepath.Join(v.Dir(), killedName), nil, 0o600))
+	}
+	if signal {
+		err = errors.Join(err, unix.Kill(m.Pid(), unix.SIGKILL))
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { // it stays our child
@@ -402,7 +418,7 @@ func TestAdoptKilledWhilePaused(t *testing.T) {
 		_, _ = unix.Wait4(keeper, nil, 0, nil)
 	}()
 	v, _ = p.adopt()
-	if v.State() != vm.Error || !strings.Contains(v.Tag("error"), "init was killed by signal 9") {
+	if v.State() != want || want == vm.Error && !strings.Contains(v.Tag("error"), "init was killed by signal 9") {
 		t.Errorf("%v, %q", v.State(), v.Tag("error"))
 	}
 	if err := p.vms.Start(t.Context(), "n", "a"); err != nil || v.State() != vm.Running || v.Tag("error") != "" {

@@ -121,15 +121,25 @@ func (l *launch) findInit(context.Context) error {
 	return err
 }
 
-// finishKill does what a daemon could not that died in Machine.Kill: a frozen init
-// of version 1 stays, although it has been killed, and would die once somebody
-// lets it go on.
+// finishKill does what a daemon could not that died in Machine.Kill. Others may
+// have killed it as well: a frozen init of version 1 stays then, and would die
+// once somebody lets it go on.
 func (l *launch) finishKill(ctx context.Context) error {
 	killed, err := l.init.killed()
-	if err != nil || !killed {
+	if err != nil {
 		return err
 	}
-	return errors.Join(errs.New(errs.State, "the container was being killed"), l.group.Thaw(ctx))
+	if _, err := os.Stat(l.path(killedName)); err != nil && !killed {
+		return nil
+	}
+	if err := errors.Join(l.init.kill(), l.group.Thaw(ctx)); err != nil {
+		return err
+	}
+	select {
+	case <-l.keeper.done:
+	case <-ctx.Done():
+	}
+	return errs.New(errs.State, "the container was being killed")
 }
 
 // borrow gets back what the keeper has held.

@@ -28,6 +28,7 @@ const (
 	workName    = "fs_work"
 	uuidName    = "uuid"
 	statusName  = "status"
+	killedName  = "killed" // there if somebody asked for the end
 	consoleName = "console"
 )
 
@@ -253,7 +254,7 @@ func (l *launch) makeRoot(pl *plan) error {
 // removeFiles takes back makeFiles.
 func (l *launch) removeFiles() error {
 	var failed []error
-	for _, name := range []string{upperName, workName, uuidName, statusName, consoleName} {
+	for _, name := range []string{upperName, workName, uuidName, statusName, killedName, consoleName} {
 		failed = append(failed, host.RemoveAll(l.path(name)))
 	}
 	for i := range l.spec.Config.Fifos {

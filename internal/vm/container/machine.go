@@ -107,6 +107,9 @@ func status(dir string) (ws unix.WaitStatus, known bool) {
 
 // verdict tells what the end of init says of the container's.
 func verdict(dir string) error {
+	if _, err := os.Stat(filepath.Join(dir, killedName)); err == nil {
+		return nil
+	}
 	ws, known := status(dir)
 	if !known {
 		return errs.New(errs.State, "its keeper was ended")
@@ -283,6 +286,10 @@ func (m *Machine) Kill(ctx context.Context) error {
 	m.killed = true
 	frozen := m.frozen
 	m.mu.Unlock()
+	// For the next daemon, should this one not see the end.
+	if err := os.WriteFile(filepath.Join(m.spec.Dir, killedName), nil, 0o600); err != nil {
+		m.spec.Log.Warn("a container that is killed may be said to have ended by itself", "vm", m.spec.Name, "err", err)
+	}
 	err := m.init.kill()
 	if err == nil && frozen {
 		err = m.thaw(ctx) // frozen processes of version 1 do not end
