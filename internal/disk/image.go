@@ -20,6 +20,7 @@ import (
 	"syscall"
 
 	"minimega/internal/errs"
+	"minimega/internal/host"
 )
 
 // Info describes an image. Sizes are IEC strings with one decimal (`1.0 GiB`,
@@ -281,7 +282,7 @@ func output(ctx context.Context, image string, args ...string) ([]byte, error) {
 func wordOpen(err error, path string) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return errs.New(errs.NotFound, "disk image %s does not exist", path)
+		return host.Missing("disk image", path)
 	case errors.Is(err, fs.ErrPermission):
 		return errs.Wrap(errs.Permission, err)
 	}

@@ -15,6 +15,7 @@ import (
 
 	"minimega/internal/decompress"
 	"minimega/internal/errs"
+	"minimega/internal/host"
 )
 
 // files are those that an image is made of, in a directory or an archive.
@@ -28,7 +29,7 @@ func (s *Store) files(ctx context.Context, name string) (files, error) {
 	st, err := os.Stat(name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, errs.New(errs.NotFound, "%s does not exist", name)
+		return nil, host.Missing("", name)
 	case err != nil:
 		return nil, errs.Wrap(errs.Permission, err)
 	case st.IsDir():
@@ -55,7 +56,7 @@ func openRegular(name string) (*os.File, error) {
 	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, errs.New(errs.NotFound, "%s does not exist", name)
+		return nil, host.Missing("", name)
 	case err != nil:
 		return nil, errs.Wrap(errs.Permission, err)
 	}

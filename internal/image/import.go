@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"minimega/internal/errs"
+	"minimega/internal/host"
 )
 
 // Meter tells how far an import is. The zero value is ready; it may be read
@@ -110,7 +111,7 @@ func stampOf(r Reference) (string, error) {
 	}
 	st, err := os.Stat(r.Path)
 	if errors.Is(err, os.ErrNotExist) {
-		return "", errs.New(errs.NotFound, "%s does not exist", r.Path)
+		return "", host.Missing("", r.Path)
 	}
 	if err == nil && st.IsDir() && r.Kind != Local {
 		st, err = os.Stat(filepath.Join(r.Path, "index.json"))

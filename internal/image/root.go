@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"minimega/internal/errs"
+	"minimega/internal/host"
 )
 
 // Root is a file system, ready to be stacked.
@@ -110,7 +111,7 @@ func openDirectory(path string) (*Root, error) {
 	st, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, errs.New(errs.NotFound, "filesystem %s does not exist", path)
+		return nil, host.Missing("filesystem", path)
 	case err != nil:
 		return nil, errs.New(errs.Permission, "filesystem: %w", err)
 	case st.IsDir():

@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"minimega/internal/errs"
+	"minimega/internal/host"
 )
 
 // directories takes a path as it is.
@@ -17,7 +18,7 @@ func (directories) Root(_ context.Context, path string) (Root, error) {
 	st, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return Root{}, errs.New(errs.NotFound, "filesystem %s does not exist", path)
+		return Root{}, host.Missing("filesystem", path)
 	case err != nil:
 		return Root{}, errs.New(errs.Permission, "filesystem: %w", err)
 	case !st.IsDir():

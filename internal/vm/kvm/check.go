@@ -12,6 +12,7 @@ import (
 
 	"minimega/internal/disk"
 	"minimega/internal/errs"
+	"minimega/internal/host"
 	"minimega/internal/vm"
 )
 
@@ -65,7 +66,7 @@ func checkFile(what, path string) error {
 	st, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return errs.New(errs.NotFound, "%s %s does not exist", what, path)
+		return host.Missing(what, path)
 	case err != nil:
 		return errs.New(errs.Permission, "%s: %w", what, err)
 	case st.IsDir():
