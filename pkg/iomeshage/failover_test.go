@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -299,4 +300,23 @@ func TestHalfDirectoryForgotten(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.clean("c")
+}
+
+// Of many files that do not come, a few are named and the others counted.
+func TestManyFail(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.join("a", Options{Rate: 1 << 20})
+	for i := range 3 * maxNamed {
+		w.put(fmt.Sprintf("d/%d", i), random(uint64(i), 1<<20), "a")
+	}
+	c := w.join("c", Options{})
+	done := make(chan error, 1)
+	go func() { _, err := c.Fetch(within(t, time.Minute), w.path("c", "d")); done <- err }()
+	waitFor(t, func() bool { return len(c.Status()) > 0 })
+	w.hub.Kill("a")
+	err := <-done
+	if err == nil || strings.Count(err.Error(), "\n") != maxNamed || !strings.Contains(err.Error(), "more files failed") {
+		t.Errorf("got %v", err)
+	}
 }

@@ -90,8 +90,11 @@ func (l *load) count(err error) error {
 	return err
 }
 
+// maxNamed is how many files an error names: a directory may have thousands.
+const maxNamed = 10
+
 // finish waits for the files, and makes the links once all are here.
-func (l *load) finish() (err error) {
+func (l *load) finish() error {
 	s := l.s
 	defer func() {
 		l.cancel(nil)
@@ -100,10 +103,16 @@ func (l *load) finish() (err error) {
 		s.mu.Unlock()
 		close(l.finished)
 	}()
+	var failed []error
 	for _, t := range l.coming {
-		err = errors.Join(err, t.wait(l.ctx))
+		if err := t.wait(l.ctx); err != nil {
+			failed = append(failed, err)
+		}
 	}
-	if err != nil {
+	if more := len(failed) - maxNamed; more > 0 {
+		failed = append(failed[:maxNamed], fmt.Errorf("and %d more files failed", more))
+	}
+	if err := errors.Join(failed...); err != nil {
 		return err
 	}
 	for _, tg := range l.links {

@@ -110,7 +110,7 @@ func (d *Datapath) inherit(ctx context.Context) (*legacy, error) {
 	for _, dev := range list {
 		l.all[dev.name] = dev
 		number, named := strings.CutPrefix(dev.name, d.tag)
-		if !named && !strings.HasPrefix(dev.alias, d.mark) && dev.group != d.group {
+		if !named && !strings.HasPrefix(dev.alias, d.mark) && dev.group != d.group && dev.group-d.doom >= groupsEach {
 			continue
 		}
 		l.ours[dev.index] = dev

@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
@@ -102,9 +103,15 @@ func TestContainerPorts(t *testing.T) {
 	}
 }
 
-// A daemon may die between the making of a pair and its description: the next
-// one knows it all the same, and nobody else's does.
+// A daemon may die between the making of a pair and its description, or over the
+// removal of such a pair: the next one knows it all the same, and nobody else's does.
 func TestHalfMadeCable(t *testing.T) {
+	for name, removing := range map[string]bool{"made": false, "being removed": true} {
+		t.Run(name, func(t *testing.T) { halfMade(t, removing) })
+	}
+}
+
+func halfMade(t *testing.T, removing bool) {
 	networktest.Host(t)
 	before := networktest.Links(t)
 	first, err := New("owner", slog.New(slog.DiscardHandler))
@@ -119,6 +126,11 @@ func TestHalfMadeCable(t *testing.T) {
 		t.Fatal(err)
 	}
 	tap := b.ports[0].Name
+	if removing {
+		if err := first.nl.all(t.Context(), []*nl.NetlinkRequest{setGroup(b.ports[0].Index, first.doomGroup())}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for _, c := range []struct {
 		owner string
 		want  []string

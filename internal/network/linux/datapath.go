@@ -36,13 +36,15 @@ type Datapath struct {
 	tag   string // start of the names of our devices
 	mark  string // start of the descriptions of taps, whose names are others'
 	group uint32 // of containers' taps: what they have before a description
+	doom  uint32 // first of the groups of devices that are being removed, see remove
 	space *space
 	nl    *conn
 	guard *guard
 
-	nextTap, nextName atomic.Uint32
-	inherited         map[string]bool // names of the ports that Adopt was asked for; nobody changes it later
-	idle              sync.WaitGroup  // timers of segments, see linger
+	nextTap, nextName, nextDoom atomic.Uint32
+
+	inherited map[string]bool // names of the ports that Adopt was asked for; nobody changes it later
+	idle      sync.WaitGroup  // timers of segments, see linger
 
 	mu      sync.Mutex // guards the fields below; never held while the kernel works
 	closed  bool
@@ -66,7 +68,7 @@ func New(id string, log *slog.Logger) (*Datapath, error) {
 	warnOfFirewall(sp, log)
 	tag, mark := tagOf(id)
 	return &Datapath{
-		log: log, tag: tag, mark: mark, group: groupOf(id), space: sp, nl: c, guard: newGuard(log),
+		log: log, tag: tag, mark: mark, group: groupOf(id), doom: doomOf(id), space: sp, nl: c, guard: newGuard(log),
 		bridges: map[string]*bridge{}, ports: map[int]*segment{}, changed: make(chan struct{}),
 	}, nil
 }
@@ -84,6 +86,15 @@ func tagOf(id string) (tag, mark string) {
 func groupOf(id string) uint32 {
 	sum := sha256.Sum256([]byte(id))
 	return 1<<30 | binary.BigEndian.Uint32(sum[8:])>>2
+}
+
+// groupsEach is how many groups an owner has for devices that are being removed.
+const groupsEach = 1 << 15
+
+// doomOf returns the first of them.
+func doomOf(id string) uint32 {
+	sum := sha256.Sum256([]byte(id))
+	return 1<<31 | uint32(binary.BigEndian.Uint16(sum[12:]))*groupsEach
 }
 
 // warnOfFirewall tells of a host that passes bridged packets through its

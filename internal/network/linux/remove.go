@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 
 	"github.com/vishvananda/netlink/nl"
@@ -13,14 +12,15 @@ import (
 
 // remove deletes devices; one that is gone already is no error. The kernel
 // waits several times until no CPU uses a device (RCU), but only once for all
-// that go in one request, so they are gathered in a group of their own first.
+// that go in one request, so they are gathered in a group of their own first. By
+// that, a later daemon knows them if this one dies in between.
 func (d *Datapath) remove(ctx context.Context, indices []int) error {
 	indices = slices.DeleteFunc(indices, func(i int) bool { return i <= 0 }) // never was there
 	if len(indices) == 0 {
 		return nil
 	}
 	ctx = context.WithoutCancel(ctx) // half removed helps nobody
-	group := rand.Uint32() | 1<<31   // nobody else's: groups that people use are small
+	group := d.doomGroup()
 	var reqs []*nl.NetlinkRequest
 	for _, index := range indices {
 		reqs = append(reqs, setGroup(index, group))
@@ -47,6 +47,9 @@ func (d *Datapath) remove(ctx context.Context, indices []int) error {
 	}
 	return err
 }
+
+// doomGroup returns a group for devices that are to go together.
+func (d *Datapath) doomGroup() uint32 { return d.doom + d.nextDoom.Add(1)%groupsEach }
 
 // removeEach is for a kernel that does not remove by group.
 func (d *Datapath) removeEach(ctx context.Context, indices []int) error {
