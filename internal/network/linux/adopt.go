@@ -106,12 +106,17 @@ func (d *Datapath) inherit(ctx context.Context) (*legacy, error) {
 	if err != nil {
 		return nil, err
 	}
+	var spared []*nl.NetlinkRequest
 	l := &legacy{all: map[string]device{}, ours: map[int]device{}, back: map[int]device{}, wires: map[int]device{}}
 	for _, dev := range list {
 		l.all[dev.name] = dev
 		number, named := strings.CutPrefix(dev.name, d.tag)
-		if !named && !strings.HasPrefix(dev.alias, d.mark) && dev.group != d.group && dev.group-d.doom >= groupsEach {
+		doomed := dev.group-d.doom < groupsEach
+		if !named && !strings.HasPrefix(dev.alias, d.mark) && dev.group != d.group && !doomed {
 			continue
+		}
+		if doomed { // or what is adopted would go with others that this one removes
+			spared = append(spared, setGroup(dev.index, d.group))
 		}
 		l.ours[dev.index] = dev
 		if named && dev.kind == "veth" && dev.peer != 0 { // the peer of a container's is elsewhere
@@ -122,6 +127,11 @@ func (d *Datapath) inherit(ctx context.Context) (*legacy, error) {
 		}
 		if n, err := strconv.ParseUint(number, 10, 32); named && err == nil && uint32(n) > d.nextName.Load() {
 			d.nextName.Store(uint32(n))
+		}
+	}
+	for _, err := range d.nl.do(ctx, spared) {
+		if err != nil && !errors.Is(err, unix.ENODEV) { // gone meanwhile, with its container
+			return nil, fmt.Errorf("cannot take over interfaces: %w", err)
 		}
 	}
 	return l, nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -144,6 +145,44 @@ func halfMade(t *testing.T, removing bool) {
 		if diff := cmp.Diff(c.want, removed); diff != "" || err != nil {
 			t.Errorf("%s, %v; removed (-want +got):\n%s", c.owner, err, diff)
 		}
+	}
+	if diff := cmp.Diff(before, networktest.Links(t)); diff != "" {
+		t.Errorf("left (-before +now):\n%s", diff)
+	}
+}
+
+// What a daemon was about to remove when it died, and the next one has adopted,
+// does not go with what that removes.
+func TestSpared(t *testing.T) {
+	networktest.Host(t)
+	before := networktest.Links(t)
+	owner := t.TempDir()
+	open := func() *Datapath {
+		d, err := New(owner, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	spec := network.PortSpec{Kind: network.Tap, Bridge: "br_a", VLAN: 7, Owner: "vm a:0"}
+	first := open()
+	ports, err := first.Create(t.Context(), []network.PortSpec{spec, spec})
+	if err == nil {
+		err = first.nl.all(t.Context(), []*nl.NetlinkRequest{setGroup(ports[0].Index, first.doomGroup())})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := open()
+	found, _, err := second.Adopt(t.Context(), []network.PortSpec{ports[0].PortSpec, ports[1].PortSpec})
+	if err == nil {
+		err = second.Delete(t.Context(), found[1:])
+	}
+	if err != nil || !slices.Contains(networktest.Links(t), ports[0].Name) {
+		t.Errorf("%s has gone too, %v", ports[0].Name, err)
+	}
+	if err := errors.Join(second.Delete(t.Context(), found[:1]), second.Close(t.Context()), first.Close(t.Context())); err != nil {
+		t.Error(err)
 	}
 	if diff := cmp.Diff(before, networktest.Links(t)); diff != "" {
 		t.Errorf("left (-before +now):\n%s", diff)
