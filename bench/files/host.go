@@ -28,7 +28,7 @@ const (
 func serve(args []string) (err error) {
 	host, dir := args[0], args[1]
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
-	open := args[2] == "open"
+	open := args[2] != "key"
 	options := meshage.Options{Name: host, Context: "bench", Port: meshPort, Degree: membership.DegreeNone, Open: open, Log: log}
 	if !open {
 		if options.Key, err = meshage.LoadKey(args[3]); err != nil {
@@ -46,7 +46,11 @@ func serve(args []string) (err error) {
 			return err
 		}
 	}
-	files, err := iomeshage.New(iomeshage.Options{Root: dir, Plain: open, Log: log})
+	limit := int64(0)
+	if args[2] == slow && len(args) == 4 { // the first, which has nobody to dial
+		limit = rate
+	}
+	files, err := iomeshage.New(iomeshage.Options{Root: dir, Plain: open, Log: log, Rate: limit})
 	if err != nil {
 		return err
 	}

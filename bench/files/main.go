@@ -2,7 +2,9 @@
 // one host to 1, 4 and 9 others by pkg/iomeshage over a mesh with a key, where
 // all is encrypted, and over one that is open, where nothing is, beside copies
 // of the same file to as many receivers that check nothing: by bare TCP, and by
-// TLS 1.3. Hosts are processes in network namespaces of their own, connected by
+// TLS 1.3. With -mesh slow the source sends at most 16 MiB/s to 9 others, files
+// of several sizes; beside it is the time in which it can send each once, which
+// no way of sharing beats. Hosts are processes in network namespaces of their own, connected by
 // a bridge; files lie in memory. It must be root.
 package main
 
@@ -26,6 +28,8 @@ import (
 
 const (
 	size   = 1 << 30
+	slow   = "slow"   // the kind of mesh in which the source is
+	rate   = 16 << 20 // bytes per second that it sends then
 	name   = "disk.raw"
 	rounds = 3
 	hosts  = 10
@@ -41,7 +45,7 @@ func main() {
 }
 
 func run() error {
-	modes := flag.String("mesh", "key,open", "the kinds of mesh, with commas between them")
+	modes := flag.String("mesh", "key,open,slow", "the kinds of mesh, with commas between them")
 	receivers := flag.String("hosts", "1,4,9", "the numbers of receivers, with commas between them")
 	flag.Parse()
 	var counts []int
@@ -53,8 +57,8 @@ func run() error {
 		counts = append(counts, n)
 	}
 	for _, mode := range strings.Split(*modes, ",") {
-		if mode != "key" && mode != "open" {
-			return fmt.Errorf("-mesh: %q is neither key nor open", mode)
+		if mode != "key" && mode != "open" && mode != slow {
+			return fmt.Errorf("-mesh: %q is neither key nor open nor slow", mode)
 		}
 		fmt.Printf("mesh: %s\n", mode)
 		if err := inMode(mode, counts); err != nil {
@@ -83,7 +87,10 @@ func inMode(mode string, counts []int) (err error) {
 		return err
 	}
 	source := filepath.Join(dir, "h0", name)
-	if err := fill(source); err != nil {
+	if mode == slow {
+		return l.slowly(source)
+	}
+	if err := fill(source, size); err != nil {
 		return err
 	}
 	for _, n := range counts {
@@ -94,7 +101,32 @@ func inMode(mode string, counts []int) (err error) {
 	return nil
 }
 
-func fill(path string) error {
+// slowly measures a source of which each receiver could have a part only.
+func (l *lab) slowly(source string) error {
+	for _, size := range []int64{4 << 20, 24 << 20, 128 << 20} {
+		if err := fill(source, size); err != nil {
+			return err
+		}
+		once := time.Duration(float64(size) / rate * float64(time.Second))
+		var ours, theirs cost
+		for range rounds {
+			if err := os.Chtimes(source, time.Now(), time.Now()); err != nil {
+				return err
+			}
+			if err := l.spend(&ours, hosts-1, "get "+name); err != nil {
+				return fmt.Errorf("get: %w", err)
+			}
+			if err := l.check(source, hosts-1); err != nil {
+				return err
+			}
+			theirs.wall = append(theirs.wall, once)
+		}
+		figure.Against(fmt.Sprintf("%d MiB to %d hosts at %d MiB/s", size>>20, hosts-1, rate>>20), ours.wall, "sent once", theirs.wall, "<= 2")
+	}
+	return nil
+}
+
+func fill(path string, size int64) error {
 	f, err := os.Create(path)
 	if err != nil {
 		return err

@@ -12,18 +12,21 @@ const (
 	// blockSize is what is read, hashed and sent in one go: it stays in a
 	// core's second level cache meanwhile.
 	blockSize = blake3.BlockSize
-	minChunk  = 4 << 20
+	minChunk  = blockSize
+	midChunk  = 4 << 20
 	maxChunk  = 16 << 20
 	// maxSize bounds a file, so that its hashes are at most 32 MiB.
 	maxSize = 16 << 40
+	// fewChunks is how many hosts that fetch at the same time share well;
 	// manyChunks is when larger chunks are taken.
+	fewChunks  = 64
 	manyChunks = 1024
 )
 
 // chunkSize is how a file of size bytes is cut; all hosts agree on it.
 func chunkSize(size int64) int64 {
 	c := int64(minChunk)
-	for c < maxChunk && size > c*manyChunks {
+	for c < midChunk && size > c*fewChunks || c < maxChunk && size > c*manyChunks {
 		c *= 2
 	}
 	return c

@@ -9,10 +9,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"minimega/pkg/meshage"
+	"minimega/pkg/meshage/meshtest"
 )
 
 // lose waits until a host knows that a source of its transfer is gone.
@@ -318,5 +321,51 @@ func TestManyFail(t *testing.T) {
 	err := <-done
 	if err == nil || strings.Count(err.Error(), "\n") != maxNamed || !strings.Contains(err.Error(), "more files failed") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// counted counts what is written to a stream.
+type counted struct {
+	meshage.Stream
+	n *atomic.Int64
+}
+
+func (c counted) Write(b []byte) (int, error) {
+	n, err := c.Stream.Write(b)
+	c.n.Add(int64(n))
+	return n, err
+}
+
+// A source that is slow sends little more than the file, however many fetch it.
+func TestSlowSource(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	content := random(5, 16<<20)
+	a := w.join("a", Options{Rate: 8 << 20})
+	w.put("f", content, "a")
+	var sent atomic.Int64
+	node := a.network().(*meshtest.Node)
+	node.Handle(directProtocol, func(context.Context, string, meshage.Stream) {}) // so that all goes over the mesh
+	node.Handle(chunkProtocol, func(ctx context.Context, from string, s meshage.Stream) {
+		a.serve(ctx, from, counted{s, &sent})
+	})
+	const hosts = 9
+	var all sync.WaitGroup
+	for i := range hosts {
+		s := w.join(fmt.Sprintf("h%d", i), Options{})
+		all.Go(func() {
+			if err := s.Get(within(t, 2*time.Minute), "f"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	for i := range hosts {
+		w.has("f", content, fmt.Sprintf("h%d", i))
+	}
+	times := float64(sent.Load()) / float64(len(content))
+	t.Logf("the source sent the file %.2f times", times)
+	if times > hosts/2 {
+		t.Errorf("the source sent it %.2f times, to %d hosts", times, hosts)
 	}
 }

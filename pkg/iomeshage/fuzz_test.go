@@ -156,7 +156,7 @@ func placeEmpty(s *Service, v found) {
 }
 
 func FuzzReadRecord(f *testing.F) {
-	head, _ := json.Marshal(recordHead{"a", 100 << 20})
+	head, _ := json.Marshal(recordHead{"a", 100 << 20, chunkSize(100 << 20)})
 	f.Add(append(append(head, '\n'), make([]byte, 3*recordEntry+5)...))
 	f.Add([]byte("{\"name\":\"../a\",\"size\":1}\n"))
 	f.Add([]byte("{\"name\":\"a\",\"size\":-1}\n"))

@@ -64,6 +64,7 @@ type Service struct {
 	out    *limiter // what goes
 	slots  chan struct{}
 	peers  *turnstile
+	crowd  *crowd
 
 	ctx  context.Context
 	stop context.CancelFunc
@@ -87,7 +88,7 @@ func New(o Options) (*Service, error) {
 		return nil, fmt.Errorf("files directory: %w", err)
 	}
 	s := &Service{opts: o, root: root, hashes: newHashCache(), in: newLimiter(o.Rate), out: newLimiter(o.Rate),
-		slots: make(chan struct{}, atOnce), peers: newTurnstile(), transfer: map[string]*transfer{}, loads: map[*load]bool{}, agreed: map[agreement]bool{}}
+		slots: make(chan struct{}, atOnce), peers: newTurnstile(), crowd: newCrowd(), transfer: map[string]*transfer{}, loads: map[*load]bool{}, agreed: map[agreement]bool{}}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	return s, nil
 }

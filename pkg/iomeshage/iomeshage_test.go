@@ -304,7 +304,7 @@ func TestStartStatusInFlight(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	st := b.Status()
-	if len(st) != 1 || st[0].Name != "/big" || st[0].Total != 5 || !strings.HasPrefix(st[0].Dir, b.opts.Root+"/"+partialPrefix) {
+	if len(st) != 1 || st[0].Name != "/big" || st[0].Total != 40 || !strings.HasPrefix(st[0].Dir, b.opts.Root+"/"+partialPrefix) {
 		t.Errorf("%+v", st)
 	}
 	if list, err := b.List(t.Context(), "/", false); err != nil || len(list) > 0 {

@@ -29,8 +29,9 @@ const (
 
 // recordHead is the first line of a record.
 type recordHead struct {
-	Name string `json:"name"`
-	Size int64  `json:"size"`
+	Name  string `json:"name"`
+	Size  int64  `json:"size"`
+	Chunk int64  `json:"chunk"` // bytes
 }
 
 // partial is a file that is still coming.
@@ -83,7 +84,7 @@ func openPartial(root *os.Root, name string, size int64) (_ *partial, had map[in
 		return nil, nil, err
 	}
 	head, had, err := readRecord(p.record)
-	if err != nil || head != (recordHead{name, size}) {
+	if err != nil || head != (recordHead{name, size, p.layout.chunk}) {
 		return p, nil, p.begin()
 	}
 	return p, had, nil
@@ -92,7 +93,7 @@ func openPartial(root *os.Root, name string, size int64) (_ *partial, had map[in
 // begin forgets what was there before.
 func (p *partial) begin() error {
 	p.fresh = true
-	head, err := json.Marshal(recordHead{p.name, p.layout.size})
+	head, err := json.Marshal(recordHead{p.name, p.layout.size, p.layout.chunk})
 	if err == nil {
 		err = errors.Join(p.record.Truncate(0), p.data.Truncate(0))
 	}

@@ -16,23 +16,40 @@ type plan struct {
 	state []chunkState
 	rare  []uint16 // how many of those who are still fetching have a chunk
 	left  int      // chunks not present
+	// Those who fetch at the same time are numbered, and so is this one among
+	// them: each sees to the chunks that have its number, modulo theirs.
+	self, all int
 }
 
 func newPlan(n int) *plan {
-	return &plan{state: make([]chunkState, n), rare: make([]uint16, n), left: n}
+	return &plan{state: make([]chunkState, n), rare: make([]uint16, n), left: n, all: 1}
+}
+
+// cost is lower for chunks that are to be fetched first: those that the fewest
+// have, and of these those that are this host's to see to.
+func (p *plan) cost(i int) int {
+	c := 2 * int(p.rare[i])
+	if i%p.all != p.self {
+		c++
+	}
+	return c
 }
 
 // pick takes one of the chunks for which can is true and that are missing: one
-// of those that the fewest have, any of them, so that hosts that fetch at the
-// same time fetch different ones. It returns -1 for none.
+// of those of the least cost, any of them, so that hosts that fetch at the same
+// time fetch different ones. It returns -1 for none.
 func (p *plan) pick(can func(int) bool) int {
-	best, ties := -1, 0
+	best, least, ties := -1, 0, 0
 	for i, s := range p.state {
-		if s != missing || best >= 0 && p.rare[i] > p.rare[best] || !can(i) {
+		if s != missing {
 			continue
 		}
-		if best < 0 || p.rare[i] < p.rare[best] {
-			best, ties = i, 1
+		c := p.cost(i)
+		if best >= 0 && c > least || !can(i) {
+			continue
+		}
+		if best < 0 || c < least {
+			best, least, ties = i, c, 1
 			continue
 		}
 		if ties++; rand.IntN(ties) == 0 {
@@ -79,8 +96,10 @@ func (p *plan) bitmap() []byte {
 	return b
 }
 
-// count sets how many of the partial holders have each chunk.
-func (p *plan) count(holders []*found) {
+// count sets how many of the partial holders have each chunk, and which one this
+// host is of all of them.
+func (p *plan) count(holders []*found, self int) {
+	p.self, p.all = self, len(holders)+1
 	clear(p.rare)
 	for i := range p.rare {
 		for _, f := range holders {

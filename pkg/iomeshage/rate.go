@@ -2,6 +2,7 @@ package iomeshage
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 )
@@ -86,4 +87,51 @@ func (t *turnstile) leave(peer string) {
 	if t.open[peer]--; t.open[peer] == 0 {
 		delete(t.open, peer)
 	}
+}
+
+// crowd bounds how many chunks of a file that is whole are sent at a time: who
+// has to wait for one may get it meanwhile from who did not. One that takes long
+// does not count, so that slow receivers do not keep others waiting.
+type crowd struct {
+	mu    sync.Mutex             // guards the field below
+	began map[string][]time.Time // what is being sent, by file
+}
+
+const (
+	perFile = 2 * streamsAlone
+	long    = 5 * time.Second
+)
+
+func newCrowd() *crowd { return &crowd{began: map[string][]time.Time{}} }
+
+// enter counts one more, unless there are too many. The returned function, to be
+// called once, ends it.
+func (c *crowd) enter(file string) (leave func(), ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now, young := time.Now(), 0
+	for _, t := range c.began[file] {
+		if now.Sub(t) < long {
+			young++
+		}
+	}
+	if young >= perFile {
+		return nil, false
+	}
+	c.began[file] = append(c.began[file], now)
+	return func() { c.leave(file, now) }, true
+}
+
+func (c *crowd) leave(file string, began time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	all := c.began[file]
+	if i := slices.Index(all, began); i >= 0 {
+		all = slices.Delete(all, i, i+1)
+	}
+	if len(all) == 0 {
+		delete(c.began, file)
+		return
+	}
+	c.began[file] = all
 }

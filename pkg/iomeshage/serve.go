@@ -81,17 +81,23 @@ func (s *Service) source(q chunkRequest) (*source, error) {
 	if t := s.running(q.Name); t != nil && t.version == q.Version {
 		return t.source(q.Chunk)
 	}
+	leave, ok := s.crowd.enter(q.Name)
+	if !ok {
+		return nil, refuse(codeBusy, "others are being sent this file")
+	}
 	f, id, err := s.version(q.Name, q.Version)
 	if err != nil {
+		leave()
 		return nil, err
 	}
 	l := layoutOf(id.size)
 	if q.Chunk >= l.count() {
 		_ = f.Close()
+		leave()
 		return nil, refuse(codeBad, "no such chunk")
 	}
 	return &source{f: f, layout: l, known: s.hashes.of(id),
-		still: func() bool { return unchanged(f, id) }, close: func() { _ = f.Close() }}, nil
+		still: func() bool { return unchanged(f, id) }, close: func() { _ = f.Close(); leave() }}, nil
 }
 
 // sendChunk sends the blocks of a chunk and its hash, which is computed on the

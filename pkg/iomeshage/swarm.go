@@ -15,7 +15,8 @@ const (
 	streamsEach   = 2 // so that one is busy while the other waits
 	streamsAlone  = 4 // to a source that is the only one
 	maxFailures   = 3
-	maxRounds     = 5 // how often a source may fail so often, with no chunk between
+	maxRounds     = 5                      // how often a source may fail so often, with no chunk between
+	pollFirst     = 100 * time.Millisecond // the first of them: a small file is soon over
 	pollEvery     = time.Second
 	askTimeout    = 10 * time.Second
 	hashTimeout   = 2 * time.Minute  // for reading hashBatch chunks from a busy disk
@@ -46,7 +47,8 @@ func (t *transfer) swarm(ctx context.Context) error {
 
 // attend looks after the sources until all is here or ctx ends.
 func (t *transfer) attend(ctx context.Context, cancel context.CancelCauseFunc, wg *sync.WaitGroup) {
-	tick := time.NewTicker(pollEvery)
+	began := time.Now()
+	tick := time.NewTimer(pollFirst)
 	defer tick.Stop()
 	var searched time.Time
 	for {
@@ -74,6 +76,10 @@ func (t *transfer) attend(ctx context.Context, cancel context.CancelCauseFunc, w
 			return
 		}
 		t.employ(ctx, cancel, wg)
+		t.mu.Lock()
+		t.pace = min(max(pollFirst, time.Since(began)/8), pollEvery)
+		tick.Reset(t.pace)
+		t.mu.Unlock()
 	}
 }
 
@@ -133,12 +139,16 @@ func (t *transfer) heardLocked(r findResult) {
 
 func (t *transfer) countLocked() {
 	var list []*found
+	self, name := 0, t.s.network().Name()
 	for _, p := range t.peers {
 		if p.info.Partial && !p.gone {
 			list = append(list, &p.info)
+			if p.host < name {
+				self++
+			}
 		}
 	}
-	t.plan.count(list)
+	t.plan.count(list, self)
 }
 
 // employ starts workers for peers that have none, as many as may be.

@@ -49,6 +49,7 @@ type transfer struct {
 	jobs      map[int]*job
 	second    *job // the one chunk that is fetched a second time
 	wake      chan struct{}
+	pace      time.Duration // between polls
 }
 
 // peer is a host that has some of the file, or all.
@@ -78,7 +79,7 @@ func (s *Service) newTransfer(label string, tg *target, seen map[string]bool) *t
 	f := tg.authority.info
 	t := &transfer{s: s, name: f.Name, label: label, version: "partial-" + rand.Text(), layout: layoutOf(f.Size),
 		mode: tg.mode, mtime: time.Unix(0, f.MTime), seen: seen, finished: make(chan struct{}), queued: true,
-		peers: map[string]*peer{}, banned: map[string]bool{}, blame: map[string]error{}, rounds: map[string]int{}, authority: tg.authority.host, jobs: map[int]*job{}, wake: make(chan struct{})}
+		peers: map[string]*peer{}, banned: map[string]bool{}, blame: map[string]error{}, rounds: map[string]int{}, authority: tg.authority.host, jobs: map[int]*job{}, wake: make(chan struct{}), pace: pollFirst}
 	n := t.layout.count()
 	t.plan, t.known = newPlan(n), newSums(n)
 	for _, h := range slices.Concat(tg.complete, tg.partial) {

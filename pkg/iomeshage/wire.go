@@ -13,7 +13,7 @@ import (
 // and JSON; the other answers each by frames of one byte of kind, four of
 // length, and content.
 const (
-	findProtocol   = "iomeshage/find/2"
+	findProtocol   = "iomeshage/find/3"
 	hashProtocol   = "iomeshage/hashes/2"
 	extentProtocol = "iomeshage/extents/1"
 	chunkProtocol  = "iomeshage/chunks/3"

@@ -73,9 +73,9 @@ func (t *transfer) next(ctx context.Context, p *peer) (context.Context, *job) {
 			t.mu.Unlock()
 			return ctx, j
 		}
-		wake := t.wake
+		wake, pause := t.wake, t.pace/2
 		t.mu.Unlock()
-		timer := time.NewTimer(pollEvery / 2) // chunks become slow without anybody saying so
+		timer := time.NewTimer(pause) // chunks become slow without anybody saying so
 		select {
 		case <-wake:
 		case <-timer.C:
@@ -174,7 +174,7 @@ func (t *transfer) blameLocked(p *peer, j *job, err error) (pause time.Duration,
 		p.info.Done = slices.Clone(p.info.Done)
 		p.info.Done[j.chunk/8] &^= 1 << (j.chunk % 8)
 	case code == codeBusy:
-		return pollEvery / 2, nil
+		return t.pace / 2, nil
 	case errors.Is(err, errLie), errors.Is(err, errGarbage), errors.Is(err, ErrConflict):
 		t.banLocked(p, fmt.Errorf("chunk %d: %w", j.chunk, err))
 	case errors.Is(err, meshage.ErrLeft), errors.Is(err, meshage.ErrUnknown):
