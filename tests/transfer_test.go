@@ -125,7 +125,7 @@ func (g *group) holdsOnly(want string) {
 // brings, and not all.
 func (g *group) seeComing(n int, answer chan string) {
 	g.t.Helper()
-	middle := regexp.MustCompile(" [1-5]/6 ")
+	middle := regexp.MustCompile(` ([1-9]|[1-3]\d|4[0-7])/48 `)
 	for end := time.Now().Add(commandTime); !middle.MatchString(g.run(n, "file status")); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) || len(answer) > 0 {
 			g.t.Fatal("the file is never seen coming")

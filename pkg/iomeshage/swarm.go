@@ -16,7 +16,7 @@ const (
 	streamsAlone  = 4 // to a source that is the only one
 	maxFailures   = 3
 	maxRounds     = 5                      // how often a source may fail so often, with no chunk between
-	pollFirst     = 100 * time.Millisecond // the first of them: a small file is soon over
+	pollFirst     = 100 * time.Millisecond // at least for the first, see pace
 	pollEvery     = time.Second
 	askTimeout    = 10 * time.Second
 	hashTimeout   = 2 * time.Minute  // for reading hashBatch chunks from a busy disk
@@ -48,7 +48,7 @@ func (t *transfer) swarm(ctx context.Context) error {
 // attend looks after the sources until all is here or ctx ends.
 func (t *transfer) attend(ctx context.Context, cancel context.CancelCauseFunc, wg *sync.WaitGroup) {
 	began := time.Now()
-	tick := time.NewTimer(pollFirst)
+	tick := time.NewTimer(pace(0, len(t.s.others())))
 	defer tick.Stop()
 	var searched time.Time
 	for {
@@ -77,10 +77,16 @@ func (t *transfer) attend(ctx context.Context, cancel context.CancelCauseFunc, w
 		}
 		t.employ(ctx, cancel, wg)
 		t.mu.Lock()
-		t.pace = min(max(pollFirst, time.Since(began)/8), pollEvery)
+		t.pace = pace(time.Since(began), len(all))
 		tick.Reset(t.pace)
 		t.mu.Unlock()
 	}
+}
+
+// pace is how long to wait between polls: less for a transfer that is young, and
+// more where many may ask the same hosts.
+func pace(age time.Duration, others int) time.Duration {
+	return min(max(pollFirst+time.Duration(others)*2*time.Millisecond, age/8), pollEvery)
 }
 
 // hosts are those that take part.
