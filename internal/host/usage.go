@@ -31,17 +31,17 @@ const tickLength = 10 * time.Millisecond
 // is gone is an error.
 func ProcessUsage(pid int, threads []int) (Usage, error) {
 	var u Usage
+	for _, t := range threads { // first, as they go on: they are a part of what is read later
+		if d, err := cpuTime(fmt.Sprintf("/proc/%d/task/%d/stat", pid, t)); err == nil {
+			u.Threads += d
+		}
+	}
 	if err := u.add(pid); err != nil {
 		return u, err
 	}
 	for todo := children(pid); len(todo) > 0 && u.Procs < maxProcs; todo = todo[1:] {
 		if u.add(todo[0]) == nil { // else it has ended
 			todo = append(todo, children(todo[0])...)
-		}
-	}
-	for _, t := range threads {
-		if d, err := cpuTime(fmt.Sprintf("/proc/%d/task/%d/stat", pid, t)); err == nil {
-			u.Threads += d
 		}
 	}
 	return u, nil

@@ -44,7 +44,7 @@ func TestProcessUsage(t *testing.T) {
 			t.Fatal("a busy process takes no time")
 		}
 	}
-	if u.CPU < u.Threads {
+	if u.CPU+2*tickLength < u.Threads { // the kernel rounds user and system time of each on their own
 		t.Errorf("one thread took %v of %v", u.Threads, u.CPU)
 	}
 	if _, err := ProcessUsage(1<<22+1, nil); err == nil {
