@@ -19,9 +19,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"golang.org/x/sys/unix"
-
 	"minimega/internal/guest"
+	system "minimega/internal/host"
 	"minimega/internal/host/hosttest"
 )
 
@@ -227,28 +226,13 @@ func (h *host) stay(cmd *exec.Cmd, base, log, dir string) error {
 		case <-time.After(5 * time.Millisecond):
 		}
 		if c, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: filepath.Join(base, "minimega"), Net: "unix"}); err == nil {
-			lives := listenerLives(c)
+			gone := system.ListenerGone(c)
 			_ = c.Close()
-			if lives {
+			if !gone {
 				return nil
 			}
 		}
 	}
-}
-
-// listenerLives reports whether the socket is not what a daemon that was killed
-// has left to a process that it was just starting.
-func listenerLives(c *net.UnixConn) bool {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return false
-	}
-	lives := false
-	_ = raw.Control(func(fd uintptr) {
-		who, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-		lives = err == nil && unix.Kill(int(who.Pid), 0) == nil
-	})
-	return lives
 }
 
 // cmdHalt ends the last daemon with SIGTERM and waits; `halt -9` kills it.

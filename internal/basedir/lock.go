@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"minimega/internal/errs"
+	"minimega/internal/host"
 )
 
 // alreadyRunning is the text that clients and scripts know.
@@ -112,17 +113,7 @@ func answers(path string) bool {
 		return !errors.Is(err, unix.ECONNREFUSED)
 	}
 	defer c.Close()
-	raw, err := c.(*net.UnixConn).SyscallConn()
-	if err != nil {
-		return true
-	}
-	listener := 0
-	err = raw.Control(func(fd uintptr) {
-		if who, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
-			listener = int(who.Pid) // of who called listen(2); 0 in another pid namespace
-		}
-	})
-	return err != nil || listener <= 0 || !errors.Is(unix.Kill(listener, 0), unix.ESRCH)
+	return !host.ListenerGone(c.(*net.UnixConn))
 }
 
 // InUse returns the base directories that daemons of this host hold, as far as

@@ -18,7 +18,7 @@ func TestClaim(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := host.Claim(f)
+		got, err := host.Claim(f, host.ClaimTime)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -2,7 +2,6 @@ package host
 
 import (
 	"errors"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -38,20 +37,15 @@ func meant(path string) string {
 		return ""
 	}
 	defer d.Close()
+	names, err := d.Readdirnames(maxSeen)
+	if err != nil { // also the end, of an empty one
+		return ""
+	}
 	best, least := "", 0
-	for seen := 0; seen < maxSeen; {
-		names, err := d.Readdirnames(256)
-		for _, n := range names {
-			score, ok := near.Score(strings.ToLower(n), strings.ToLower(name))
-			if ok && (best == "" || score < least || score == least && n < best) {
-				best, least = n, score
-			}
-		}
-		if seen += len(names); err != nil || len(names) == 0 {
-			if err != nil && !errors.Is(err, io.EOF) {
-				return ""
-			}
-			break
+	for _, n := range names {
+		score, ok := near.Score(strings.ToLower(n), strings.ToLower(name))
+		if ok && (best == "" || score < least || score == least && n < best) {
+			best, least = n, score
 		}
 	}
 	if best == "" {

@@ -106,7 +106,7 @@ func (s *Store) inUse(r record, used mounts) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	free, err := host.Claim(f)
+	free, err := host.Claim(f, briefly)
 	return !free, errors.Join(err, f.Close())
 }
 
@@ -236,7 +236,7 @@ func (s *Store) tidy() error {
 	if err != nil {
 		return err
 	}
-	free, err := host.Claim(f)
+	free, err := host.Claim(f, briefly)
 	if free && err == nil {
 		err = s.collect(s.mounted())
 	}

@@ -172,7 +172,7 @@ func (s *Store) root(ctx context.Context, id string) (*Root, error) {
 }
 
 func (s *Store) fill(ctx context.Context, root *Root, id string) error {
-	if err := lockFile(ctx, root.held, unix.LOCK_SH); err != nil {
+	if err := host.Lock(ctx, root.held, unix.LOCK_SH); err != nil {
 		return fmt.Errorf("lock of image %s: %w", short(id), err)
 	}
 	var r record

@@ -102,7 +102,7 @@ func (s *Store) sweep() error {
 	if err != nil {
 		return err
 	}
-	free, err := host.Claim(f)
+	free, err := host.Claim(f, briefly)
 	if free && err == nil {
 		err = s.removeAll(tmpDir)
 	}

@@ -116,7 +116,7 @@ func claimPart(path string) (*os.File, error) {
 	if err != nil {
 		return nil, errs.Wrap(errs.Permission, err)
 	}
-	ours, err := host.Claim(f)
+	ours, err := host.Claim(f, host.ClaimTime)
 	if st, e := f.Stat(); ours && e == nil {
 		there, e := os.Stat(path)
 		ours = e == nil && os.SameFile(st, there) // or else its owner has just finished with it

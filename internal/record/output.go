@@ -36,7 +36,7 @@ func openOutput(j *job) (*output, error) {
 		_ = f.Close()
 		return nil, errs.New(errs.Invalid, "cannot record to %s: it is not a plain file", j.path)
 	}
-	if ours, err := host.Claim(f); !ours {
+	if ours, err := host.Claim(f, host.ClaimTime); !ours {
 		_ = f.Close()
 		if err != nil {
 			return nil, outputError(j.path, err)

@@ -140,7 +140,7 @@ func (m *Manager) Ports() []network.PortSpec {
 // somebody else's may get their names. A relaunch makes new ones.
 func (m *Manager) LosePorts(there func(tap string) bool) {
 	for _, v := range m.List("") {
-		if lost := v.forgetTaps(func(tap string) bool { return !there(tap) }); len(lost) > 0 {
+		if lost := v.forgetTaps(slices.DeleteFunc(v.tapNames(), there)); len(lost) > 0 {
 			v.writeConfig()
 		}
 	}
@@ -263,7 +263,7 @@ func (m *Manager) adopt(ctx context.Context, i *instance) (*VM, *Lost, error) {
 	if !v.State().Alive() {
 		failed = errors.Join(failed, v.dropNet(ctx))
 		if v.spacer() != nil { // its taps have gone with it
-			v.forgetTaps(all)
+			v.forgetTaps(v.tapNames())
 		}
 	}
 	if _, err := os.Readlink(v.linkPath()); err != nil {

@@ -297,31 +297,30 @@ func (v *VM) portSpec(i int, n NetConfig) network.PortSpec {
 
 // removeTaps takes ports away again.
 func (v *VM) removeTaps(names []string) error {
-	names = v.forgetTaps(func(tap string) bool { return slices.Contains(names, tap) })
-	if len(names) == 0 {
+	if names = v.forgetTaps(names); len(names) == 0 {
 		return nil
 	}
 	return v.manager.opts.Network.Delete(context.Background(), names...)
 }
 
-// forgetTaps returns the names of those ports, which are somebody else's then.
-func (v *VM) forgetTaps(which func(tap string) bool) (names []string) {
+// forgetTaps takes these ports from the VM, and returns those that it had: they
+// are somebody else's then.
+func (v *VM) forgetTaps(names []string) (had []string) {
+	if len(names) == 0 {
+		return nil
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	n := v.config.Clone()
 	for i := range n.Networks {
-		if tap := n.Networks[i].Tap; tap != "" && which(tap) {
-			names = append(names, tap)
+		if tap := n.Networks[i].Tap; slices.Contains(names, tap) {
+			had = append(had, tap)
 			n.Networks[i].Tap = ""
 		}
 	}
-	if len(names) > 0 {
-		v.config = n
-	}
-	return names
+	v.config = n
+	return had
 }
-
-func all(string) bool { return true }
 
 func (v *VM) tapNames() []string {
 	var names []string

@@ -187,7 +187,7 @@ func (v *VM) watch(m Machine, ended chan struct{}) {
 
 // releaseTaps lets the ports of a machine that ended go.
 func (v *VM) releaseTaps() {
-	if names := v.forgetTaps(all); len(names) > 0 {
+	if names := v.forgetTaps(v.tapNames()); len(names) > 0 {
 		if err := v.manager.opts.Network.Release(context.Background(), names...); err != nil {
 			v.log().Warn("removing the taps of a machine that ended", "err", err)
 		}

@@ -17,8 +17,8 @@ const (
 	maxChunk  = 16 << 20
 	// maxSize bounds a file, so that its hashes are at most 32 MiB.
 	maxSize = 16 << 40
-	// fewChunks is how many hosts that fetch at the same time share well;
-	// manyChunks is when larger chunks are taken.
+	// With fewChunks, hosts that fetch at the same time share well; from
+	// manyChunks on, larger ones are taken.
 	fewChunks  = 64
 	manyChunks = 1024
 )

@@ -73,9 +73,9 @@ func (t *transfer) next(ctx context.Context, p *peer) (context.Context, *job) {
 			t.mu.Unlock()
 			return ctx, j
 		}
-		wake, pause := t.wake, t.pace/2
+		wake := t.wake
 		t.mu.Unlock()
-		timer := time.NewTimer(pause) // chunks become slow without anybody saying so
+		timer := time.NewTimer(pollEvery / 2) // chunks become slow without anybody saying so
 		select {
 		case <-wake:
 		case <-timer.C:

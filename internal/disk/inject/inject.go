@@ -115,7 +115,7 @@ func lock(image string) (unlock func() error, err error) {
 	if err != nil {
 		return nil, errs.Wrap(errs.Permission, err)
 	}
-	if ours, err := host.Claim(f); !ours {
+	if ours, err := host.Claim(f, host.ClaimTime); !ours {
 		return nil, errors.Join(errs.New(errs.State, "[image %s] another command is changing it", image), err, f.Close())
 	}
 	return f.Close, nil

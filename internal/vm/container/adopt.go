@@ -97,9 +97,7 @@ func (l *launch) relation(pid int) (parent int, ours bool) {
 	if err != nil {
 		return 0, false
 	}
-	_, after, _ := strings.Cut(string(text), "\nPPid:")
-	word, _, _ := strings.Cut(after, "\n")
-	parent, err = strconv.Atoi(strings.TrimSpace(word))
+	parent, err = strconv.Atoi(field(text, "PPid"))
 	if err != nil || l.e.Instance(args(parent)) != l.spec.Dir {
 		return 0, true
 	}

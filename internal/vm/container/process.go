@@ -50,10 +50,8 @@ func (p *process) killed() (bool, error) {
 	if err = errors.Join(err, p.alive()); err != nil { // and so the text is about it
 		return false, err
 	}
-	for _, field := range []string{"\nSigPnd:", "\nShdPnd:"} {
-		_, after, _ := strings.Cut(string(text), field)
-		word, _, _ := strings.Cut(after, "\n")
-		pending, err := strconv.ParseUint(strings.TrimSpace(word), 16, 64)
+	for _, name := range []string{"SigPnd", "ShdPnd"} {
+		pending, err := strconv.ParseUint(field(text, name), 16, 64)
 		if err != nil {
 			return false, fmt.Errorf("pending signals of process %d: %w", p.pid, err)
 		}
@@ -62,6 +60,13 @@ func (p *process) killed() (bool, error) {
 		}
 	}
 	return false, nil
+}
+
+// field returns a field of /proc/PID/status, "" for one that is not there.
+func field(status []byte, name string) string {
+	_, after, _ := strings.Cut(string(status), "\n"+name+":")
+	word, _, _ := strings.Cut(after, "\n")
+	return strings.TrimSpace(word)
 }
 
 // root is the path of its root directory.
